@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ pytest.importorskip("phonopy", reason="phonopy is not installed")
 
 import hesse
 from hesse.cli.app import app
-from hesse.errors import ConfigError, GeometryError, MissingLabelError, RequestError
+from hesse.errors import ConfigError, FileFormatError, GeometryError, MissingLabelError, RequestError
 from hesse.lattice import Phonons, anharmonic_ensemble, sampling_temperature
 from hesse.lattice.fixed_point import full_constants
 from hesse.lattice.thermal_gaussian import ThermalGaussian
@@ -128,6 +129,15 @@ def test_command(alloy: Phonons, tmp_path: Path) -> None:
     row = row[0] if isinstance(row, list) else row
     assert row["temperature"] == DRAWN_AT
     assert row["largest"] == pytest.approx(row["largest_harmonic"], abs=1e-2)
+    (tmp_path / "ni3al.vasp").write_text("x\n3.5\n1 0 0\n0 1 0\n0 0 1\nNi\n1\ndirect\n0 0 0\n")
+    result = CliRunner().invoke(app, ["anharmonic", str(tmp_path / "ni3al.vasp"), *options])
+    assert re.search(r"ni3al.vasp is a crystal .* has to be the phonons whose displacements", str(result.exception))
+    with pytest.raises(FileFormatError, match=r"elsewhere.cif: there is no such file"):
+        hesse.read_phonons(tmp_path / "elsewhere.cif")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "ni3al.vasp").rename(tmp_path / "alone" / "ni3al.vasp")
+    with pytest.raises(FileFormatError, match=r"ni3al.vasp: this is no file of phonons"):
+        hesse.read_phonons(tmp_path / "alone" / "ni3al.vasp")
     result = CliRunner().invoke(app, ["anharmonic", str(tmp_path / "phonopy_params.yaml")])
     assert isinstance(result.exception, RequestError)
     assert "--ensemble" in str(result.exception)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import MappingProxyType
 
 import numpy as np
@@ -174,6 +175,18 @@ def test_the_recursion_limit_stays_as_it_is():
     assert done.returncode == 0, done.stderr
 
 
+def test_progress_tells_the_temperature(monkeypatch):
+    told = []
+
+    def track(text, total, *, quiet):
+        told.append(text)
+        return nullcontext(lambda _: None)
+
+    monkeypatch.setattr("hesse.lattice.self_consistent.track", track)
+    anharmonic(CRYSTAL, Relative(2.0, 0.0), 120.0, supercell=1, snapshots=16, rounds=1, mesh=(1, 1, 1))
+    assert told == ["120 K, round 1: displaced supercells"]
+
+
 def test_energies_and_forces_are_kept(tmp_path):
     options = {"supercell": 1, "snapshots": 16, "cache": tmp_path / "cache", "rounds": 1, "mesh": (1, 1, 1)}
     first_engine, second_engine = Relative(2.0, 1e-6), Relative(2.0, 1e-6)
@@ -198,11 +211,11 @@ def test_no_convergence_is_told():
     [
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
-        ({"snapshots": 15}, "even number from 16"),
-        ({"snapshots": 4}, "even number from 16"),
-        ({"rounds": 0}, "rounds from 1"),
-        ({"min_effective": 1.5}, "between 0 and 1"),
-        ({"tolerance": 0.0}, "positive tolerance"),
+        ({"snapshots": 15}, "even number of at least 16"),
+        ({"snapshots": 4}, "even number of at least 16"),
+        ({"rounds": 0}, "rounds: expected a number of at least 1, got 0"),
+        ({"min_effective": 1.5}, "min_effective: expected a number between 0 and 1, got 1.5"),
+        ({"tolerance": 0.0}, "tolerance: expected a positive number of THz, got 0.0"),
     ],
 )
 def test_impossible_requests(options, message):

@@ -9,6 +9,8 @@ import typer
 
 from hesse.cli.common_options import QUIET
 
+_PICTURE = "bands_anharmonic.png"
+
 
 def anharmonic(
     source: Annotated[
@@ -45,14 +47,18 @@ def anharmonic(
     relax: Annotated[bool, typer.Option("--relax", help="Relax the atoms first, with the engine.")] = False,
     relax_cell: Annotated[bool, typer.Option("--relax-cell", help="Relax atoms and cell first.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the bands of the first temperature above the harmonic ones: .png, .svg.")
+        Path | None, typer.Option(help="Draw the bands of all temperatures above the harmonic ones: .png, .svg.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of phonopy's files of each temperature, and of energies and forces: it can continue."
+            help="Folder of phonopy's files of each temperature, of a picture, and of energies and forces: it can "
+            "continue."
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of another crystal in the folder of --out.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write a row for each temperature to this file.")] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -60,33 +66,56 @@ def anharmonic(
     energy, with statistical errors."""
     import warnings
 
+    from hesse.cli.crystal_checks import check_band_paths, check_before_work
     from hesse.errors import HarmonicWarning, RequestError
     from hesse.lattice import anharmonic as compute
-    from hesse.lattice import anharmonic_ensemble, check_anharmonic_options, phonons, read_phonons
-    from hesse.runtime.filesystem import check_output_path, write_rows
+    from hesse.lattice import anharmonic_ensemble, check_anharmonic_options, holds_phonons, phonons, read_phonons
+    from hesse.lattice.phonon_calculation import as_crystal
+    from hesse.lattice.result_folders import mark_result_folder
+    from hesse.runtime.filesystem import check_input_file, check_output_path, check_picture_path, write_rows
 
-    for path in (json, plot):
-        if path is not None:
-            check_output_path(path)
+    if not source.exists():
+        check_input_file(source)
+    inputs = [path for path in (source, ensemble) if path is not None]
+    if json is not None:
+        check_output_path(json, *inputs)
+    if plot is not None:
+        check_picture_path(plot, *inputs)
     if (engine is None) == (ensemble is None):
         raise RequestError("give either an engine or a model (--engine), or displaced supercells (--ensemble)")
     if ensemble is not None and (relax or relax_cell or supercell is not None):
         raise RequestError("--relax, --relax-cell and --supercell need an engine: displaced supercells are as they are")
     if ensemble is None and drawn_at is not None:
         raise RequestError("--drawn-at is the temperature of displaced supercells: give them with --ensemble")
+    if ensemble is not None and not holds_phonons(source):
+        raise RequestError(
+            f"{source} is a crystal structure: with --ensemble CRYSTAL has to be the phonons whose displacements the "
+            "supercells have, a folder or file of phonopy, or dynamical matrices of ph.x"
+        )
+    if drawn_at is not None:
+        check_anharmonic_options(drawn_at)
     for value in temperature or [300.0]:
         check_anharmonic_options(value, snapshots, rounds, tolerance, seed=seed)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+    if plot is not None or out is not None:
+        check_band_paths()
+    names = ("phonopy_params_*K.yaml", _PICTURE)
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always", HarmonicWarning)
         cache = None if out is None else out / "forces"
         if engine is None:
             start = read_phonons(source)
+            crystal = start.primitive
+            check_before_work(crystal, crystal, None, out, names, overwrite=overwrite)
         else:
+            crystal, stored = as_crystal(source)
+            check_before_work(crystal, crystal, None, out, names, overwrite=overwrite)
+            repeated = stored if supercell is None else supercell
             start = phonons(
-                source, engine, supercell=supercell, relax=relax, relax_cell=relax_cell, cache=cache, quiet=quiet
+                crystal, engine, supercell=repeated, relax=relax, relax_cell=relax_cell, cache=cache, quiet=quiet
             )
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            mark_result_folder(out, crystal)
         results = []
         default: list[float | None] = [300.0 if ensemble is None else None]
         for kelvin in temperature or default:
@@ -115,8 +144,13 @@ def anharmonic(
         )
     if json is not None:
         write_rows(json, rows)
-    if plot is not None:
+    pictures = [path for path in (plot, None if out is None else out / _PICTURE) if path is not None]
+    if pictures:
         from hesse.reports.phonon_figure import draw_phonons
 
-        label = f"{results[0].temperature:g} K"
-        draw_phonons(plot, results[0].phonons, reference=start, label=label, reference_label="harmonic")
+        drawn = {f"{result.temperature:.4g} K": result.phonons for result in results}
+        label, *others = drawn
+        further = {name: drawn[name] for name in others}
+        for path in pictures:
+            draw_phonons(path, drawn[label], reference=start, further=further, label=label, reference_label="harmonic")
+            typer.echo(f"{path}")

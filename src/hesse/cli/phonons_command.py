@@ -96,8 +96,12 @@ def phonons(
             metavar="FILE", help="Also curvature labels of the supercell: probes and products, .h5 or .extxyz."
         ),
     ] = None,
-    images: Annotated[int, typer.Option(help="Images by the space group of each label of --labels.")] = 8,
+    images: Annotated[int, typer.Option(min=0, help="Images by the space group of each label of --labels.")] = 8,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Picture of the bands, .png or .svg.")] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace results of another crystal in DIR; those of the same always are."),
+    ] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers as JSON.")] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -106,17 +110,25 @@ def phonons(
     Force constants are exact Hessian-vector products of models, one per symmetry-distinct displacement, and
     differences of the forces of other engines. Without an engine they are read from files of phonopy, or from
     dynamical matrices of Quantum ESPRESSO."""
+    from hesse.cli.crystal_checks import check_band_paths, check_before_work, primitive_cell
     from hesse.datasets import check_writable_suffix, write_dataset
     from hesse.errors import HarmonicWarning, RequestError
     from hesse.lattice import DEFAULT_MESH, compare_phonons, crystal_labels, holds_phonons, read_phonons
+    from hesse.lattice.phonon_calculation import as_crystal
+    from hesse.lattice.phonons_result import as_mesh
+    from hesse.lattice.result_folders import mark_result_folder
+    from hesse.lattice.thermal import as_temperatures
     from hesse.reports.phonon_figure import draw_phonons
     from hesse.reports.phonon_table import phonon_row, phonon_table
-    from hesse.runtime.filesystem import check_output_path, write_rows
+    from hesse.runtime.filesystem import check_output_path, check_picture_path, write_rows
 
     cell = _supercell(supercell, supercell_matrix)
-    for path in (json, plot, labels):
+    inputs = [path for path in (source, born, reference) if path is not None]
+    for path in (json, labels):
         if path is not None:
-            check_output_path(path, source)
+            check_output_path(path, *inputs)
+    if plot is not None:
+        check_picture_path(plot, *inputs)
     if labels is not None:
         check_writable_suffix(labels)
     if write and out is None:
@@ -128,6 +140,13 @@ def phonons(
         )
     if engine is None and (grueneisen or qha or relax or relax_cell or displacement is not None):
         raise RequestError("--relax, --displacement, --grueneisen and --qha need an engine: --engine")
+    grid = DEFAULT_MESH if mesh is None else mesh
+    temperatures = temperature or [300.0]
+    as_mesh(grid)
+    as_temperatures(temperatures)
+    check_band_paths()
+    files = list(dict.fromkeys(write or [_File.params, _File.picture])) if out is not None else []
+    expected = None if reference is None else read_phonons(reference, supercell=cell)
     options: dict[str, Any] = {
         "supercell": cell,
         "displacement": displacement,
@@ -139,18 +158,22 @@ def phonons(
         "cache": None if out is None else out / "products",
         "quiet": quiet,
     }
-    grid = DEFAULT_MESH if mesh is None else mesh
-    temperatures = temperature or [300.0]
+    names = [_NAMES[kind] for kind in files]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HarmonicWarning)  # printed below
         if engine is None:
             result = read_phonons(source, supercell=cell, primitive=primitive, born=True if born is None else born)
+            crystal = result.primitive
+            check_before_work(crystal, crystal, expected, out, names, overwrite=overwrite)
             result = result.symmetrized() if symmetrize else result
         else:
             from hesse.lattice import phonons as compute
 
-            result = compute(source, engine, relax=relax, relax_cell=relax_cell, fmax=fmax, steps=steps, **options)
-    expected = None if reference is None else read_phonons(reference, supercell=cell)
+            crystal, stored = as_crystal(source)
+            options["supercell"] = stored if cell is None else cell
+            own = primitive_cell(crystal, primitive, symprec)
+            check_before_work(crystal, own, expected, out, names, overwrite=overwrite)
+            result = compute(crystal, engine, relax=relax, relax_cell=relax_cell, fmax=fmax, steps=steps, **options)
     thermal = result.thermal(temperatures, grid)
     bands = result.bands()
     comparison = None if expected is None else compare_phonons(result, expected, temperatures=temperatures, mesh=grid)
@@ -170,7 +193,8 @@ def phonons(
     pictures = [plot] if plot is not None else []
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        for kind in dict.fromkeys(write or [_File.params, _File.picture]):
+        mark_result_folder(out, crystal)
+        for kind in files:
             if kind is _File.picture:
                 pictures.append(out / _NAMES[kind])
             else:

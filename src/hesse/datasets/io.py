@@ -3,6 +3,7 @@ writing."""
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -244,6 +245,12 @@ def as_structure(structure: StructuresLike) -> Structure:
         RequestError: several structures, or none.
     """
     structures = as_structures(structure)
+    if len(structures) > 1 and isinstance(structure, str | Path):
+        command = shlex.join(["hesse", "convert", str(structure), "one.extxyz", "--match", structures[0].id])
+        raise RequestError(
+            f"{structure}: expected one structure, got {len(structures)}. Write the one that is meant to a file of its "
+            f"own, for example: {command}"
+        )
     if len(structures) != 1:
         raise RequestError(f"expected one structure, got {len(structures)}: pass one of them, such as structures[0]")
     return structures[0]

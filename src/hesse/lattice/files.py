@@ -101,7 +101,7 @@ def read_phonons(
         check_input_file(path)
     is_yaml = path.is_file() and YAML_NAME.fullmatch(path.name)
     yaml_file = path if is_yaml else find_yaml(folder)
-    record = _record(phonopy, yaml_file, folder, supercell, primitive)
+    record = _record(phonopy, yaml_file, folder, supercell, primitive, named=path)
     # A file that is named is the one to take; a YAML file is complete if it has forces or force constants itself.
     named = None if is_yaml or path.is_dir() else path
     origin = _set_force_constants(record, folder, yaml_file, named, phonopy)
@@ -147,7 +147,7 @@ def read_cell(path: str | Path) -> tuple[Structure, Any]:
     yaml_file = path if path.is_file() else find_yaml(path)
     if yaml_file is None:
         raise FileFormatError(f"{path}: no YAML file of phonopy, which would say what the cell is")
-    record = _record(phonopy, yaml_file, yaml_file.parent, None, "auto")
+    record = _record(phonopy, yaml_file, yaml_file.parent, None, "auto", named=path)
     from phonopy.physical_units import get_calculator_physical_units
 
     length = float(get_calculator_physical_units(record.calculator).distance_to_A)
@@ -165,7 +165,13 @@ def read_cell(path: str | Path) -> tuple[Structure, Any]:
 
 
 def _record(
-    phonopy: Any, yaml_file: Path | None, folder: Path, supercell: ArrayLike | None, primitive: ArrayLike | str
+    phonopy: Any,
+    yaml_file: Path | None,
+    folder: Path,
+    supercell: ArrayLike | None,
+    primitive: ArrayLike | str,
+    *,
+    named: Path,
 ) -> Any:
     if yaml_file is not None:
         text = plain_yaml(yaml_file)
@@ -177,6 +183,11 @@ def _record(
             raise FileFormatError(f"{yaml_file}: atoms without masses: write `mass` for each of them into the file")
         return record
     cell = next((folder / name for name in _UNIT_CELLS if (folder / name).is_file()), None)
+    if cell is None and not holds_phonons(named):
+        raise FileFormatError(
+            f"{named}: this is no file of phonons: expected a folder or a file of phonopy (phonopy_params.yaml, "
+            "FORCE_CONSTANTS, ...), or dynamical matrices of ph.x"
+        )
     if cell is None:
         raise FileFormatError(
             f"{folder}: no phonopy_params.yaml, phonopy_disp.yaml or phonopy.yaml, and no POSCAR-unitcell either: the "

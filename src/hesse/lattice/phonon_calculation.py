@@ -13,6 +13,7 @@ from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineLike, as_engine
 from hesse.errors import HarmonicWarning, RequestError
 from hesse.harmonic.masses import MassesLike, atom_masses
+from hesse.lattice.born import born_charges
 from hesse.lattice.files import holds_phonons, read_cell
 from hesse.lattice.force_constants import compute_force_constants
 from hesse.lattice.phonons_result import Phonons
@@ -97,6 +98,7 @@ def phonons(
 
     Raises:
         RequestError: not one crystal, or not an engine.
+        FileFormatError: a BORN file that is missing, damaged or of another crystal.
         GeometryError: a molecule, a placeholder cell, or a supercell that does not fit.
         ConfigError: options that are no proper numbers.
         EngineError: the engine failed, or the relaxation did not converge.
@@ -113,6 +115,8 @@ def phonons(
         raise RequestError(f"a pressure of {pressure} GPa was given, but the cell is not relaxed (relax_cell=True)")
     options: dict[str, Any] = {"primitive": primitive, "symmetry": symmetry, "symprec": symprec, "masses": weights}
     record = make_record(crystal, matrix, **options)  # errors of the cells come before the engine works
+    if born is not None:
+        born_charges(record, born)  # and those of the charges too
     if relax or relax_cell:
         state = relax_crystal(
             crystal, engine, cell=relax_cell, pressure=pressure, fmax=fmax, steps=steps, symprec=symprec

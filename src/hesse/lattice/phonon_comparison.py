@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from ase.symbols import Symbols
 from numpy.typing import ArrayLike
 
 from hesse.errors import RequestError
 from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons
 from hesse.lattice.thermal import ThermalProperties
 from hesse.runtime.short_repr import ShortRepr
+from hesse.structures import Structure
 
-__all__ = ["PhononComparison", "check_same_crystal", "compare_phonons"]
+__all__ = ["PhononComparison", "check_same_crystal", "check_same_primitive", "compare_phonons"]
 
 _MAX_STRAIN = 0.25
 """Largest relative difference between the metrics of two primitive cells that count as the same crystal."""
@@ -69,11 +71,23 @@ def check_same_crystal(phonons: Phonons, reference: Phonons) -> None:
     Raises:
         RequestError: other elements, another number of atoms, or other lattice vectors.
     """
-    a, b = phonons.primitive, reference.primitive
+    check_same_primitive(phonons.primitive, reference.primitive)
+
+
+def check_same_primitive(a: Structure, b: Structure) -> None:
+    """Check that a primitive cell is that of a reference, up to a strain.
+
+    Args:
+        a: the primitive cell.
+        b: that of the reference.
+
+    Raises:
+        RequestError: other elements, another number of atoms, or other lattice vectors.
+    """
     if sorted(a.numbers) != sorted(b.numbers):
+        formulas = [Symbols(cell.numbers).get_chemical_formula("metal") for cell in (b, a)]
         raise RequestError(
-            f"the reference is of another crystal: its primitive cell has {reference.record.primitive.formula}, not "
-            f"{phonons.record.primitive.formula}"
+            f"the reference is of another crystal: its primitive cell has {formulas[0]}, not {formulas[1]}"
         )
     metric_a, metric_b = a.cell @ a.cell.T, b.cell @ b.cell.T
     if not np.allclose(metric_a, metric_b, atol=_MAX_STRAIN * float(np.trace(metric_a)) / 3.0):

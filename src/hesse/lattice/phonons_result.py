@@ -22,7 +22,7 @@ from hesse.lattice.thermal import ThermalProperties, thermal_properties
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure
 
-__all__ = ["DEFAULT_MESH", "MeshLike", "Phonons"]
+__all__ = ["DEFAULT_MESH", "MeshLike", "Phonons", "as_mesh"]
 
 MeshLike = float | Iterable[int]
 """Numbers of wave vectors along the three reciprocal lattice vectors, or a length in Å from which they follow."""
@@ -168,7 +168,7 @@ class Phonons(ShortRepr):
 
     def _run_mesh(self, mesh: MeshLike) -> None:
         with phonopy_errors("phonopy cannot compute frequencies on the mesh", EngineError):
-            self.record.run_mesh(_mesh(mesh), is_gamma_center=True, is_mesh_symmetry=not self._has_isotopes)
+            self.record.run_mesh(as_mesh(mesh), is_gamma_center=True, is_mesh_symmetry=not self._has_isotopes)
 
     @cached_property
     def _has_isotopes(self) -> bool:
@@ -361,7 +361,18 @@ def _triple(q: Float[Array, "3"]) -> tuple[float, float, float]:
     return float(q[0]), float(q[1]), float(q[2])
 
 
-def _mesh(mesh: MeshLike) -> float | list[int]:
+def as_mesh(mesh: MeshLike) -> float | list[int]:
+    """Convert to what phonopy takes as a mesh, and check it.
+
+    Args:
+        mesh: a length in Å, or three numbers of wave vectors.
+
+    Returns:
+        The length, or the numbers.
+
+    Raises:
+        ConfigError: neither.
+    """
     message = f"mesh: expected a positive length in Å, or three positive whole numbers; got {mesh!r}"
     if isinstance(mesh, int | float) and not isinstance(mesh, bool):
         if not (np.isfinite(mesh) and 0 < mesh < 1e4):

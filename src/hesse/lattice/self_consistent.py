@@ -12,6 +12,7 @@ Gaussian, until nothing changes or the weights have become too uneven; then a ne
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,9 +147,13 @@ def check_anharmonic_options(
     if not 0 <= temperature < 1e5:
         raise ConfigError(f"temperature: expected a number of K from 0, got {temperature}")
     if snapshots < 2 * BLOCKS or snapshots % 2:
-        raise ConfigError(f"snapshots: expected an even number from {2 * BLOCKS}, got {snapshots}")
-    if rounds < 1 or tolerance <= 0 or not 0 < min_effective < 1:
-        raise ConfigError("expected rounds from 1, a positive tolerance, and min_effective between 0 and 1")
+        raise ConfigError(f"snapshots: expected an even number of at least {2 * BLOCKS}, got {snapshots}")
+    if rounds < 1:
+        raise ConfigError(f"rounds: expected a number of at least 1, got {rounds}")
+    if not 0 < tolerance < math.inf:
+        raise ConfigError(f"tolerance: expected a positive number of THz, got {tolerance}")
+    if not 0 < min_effective < 1:
+        raise ConfigError(f"min_effective: expected a number between 0 and 1, got {min_effective}")
 
 
 def anharmonic(
@@ -204,7 +209,7 @@ def anharmonic(
     gaussian, done, converged = search.first_gaussian(), list[AnharmonicRound](), False
     for k in range(rounds):
         moves = gaussian.sample(snapshots, np.random.default_rng((seed, k)))
-        energies, forces = source.compute(moves, f"round {k + 1}")
+        energies, forces = source.compute(moves, f"{temperature:g} K, round {k + 1}")
         sample = Sample(moves, energies, search.fit.normal_equations(moves, forces), gaussian)
         iteration = search.iterate(gaussian, sample, redrawn=True)
         change = largest_change(gaussian, iteration.gaussian)

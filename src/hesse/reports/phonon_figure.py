@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from ase.symbols import Symbols
@@ -17,6 +19,7 @@ from hesse.reports.figure_style import (
     BASELINE_COLOR,
     MUTED_COLOR,
     OTHER_COLOR,
+    TEXT_COLOR,
     figure_style,
     write_picture,
 )
@@ -24,12 +27,15 @@ from hesse.runtime.filesystem import picture_suffix
 
 __all__ = ["draw_phonons"]
 
+_MORE_COLORS: Final = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", TEXT_COLOR)
+
 
 def draw_phonons(
     path: str | Path,
     phonons: Phonons,
     *,
     reference: Phonons | None = None,
+    further: Mapping[str, Phonons] | None = None,
     bands: Bands | None = None,
     mesh: MeshLike = DEFAULT_MESH,
     title: str = "",
@@ -42,6 +48,7 @@ def draw_phonons(
         path: a `.png` or `.svg` file.
         phonons: the phonons.
         reference: other phonons of the same crystal, drawn beneath.
+        further: more phonons of the same crystal by their names in the legend, such as those at other temperatures.
         bands: bands that are known already; None computes them.
         mesh: mesh of the density of states, see `Phonons.mesh`.
         title: title of the picture.
@@ -49,12 +56,15 @@ def draw_phonons(
         reference_label: name of the reference.
 
     Raises:
-        RequestError: a reference of another crystal.
+        RequestError: a reference or further phonons of another crystal.
         FileFormatError: another suffix.
         WriteError: the file cannot be written.
     """
     picture_suffix(path)
     drawn = [(phonons, OTHER_COLOR, 1.4, label or phonons.level or "phonons")]
+    for k, (name, more) in enumerate((further or {}).items()):
+        check_same_crystal(phonons, more)
+        drawn.append((more, _MORE_COLORS[k % len(_MORE_COLORS)], 1.2, name))
     if reference is not None:
         check_same_crystal(phonons, reference)
         drawn.insert(0, (reference, BASELINE_COLOR, 1.2, reference_label))
@@ -62,8 +72,11 @@ def draw_phonons(
     with figure_style():
         figure = Figure(figsize=(7.2, 3.8), layout=ConstrainedLayoutEngine(wspace=0.05))
         left, right = figure.subplots(1, 2, width_ratios=(3.4, 1.0), sharey=True)
+        lowest = 0.0
         for shown, color, width, name in drawn:
-            _draw_bands(left, bands if shown is phonons else shown.bands(bands.path), bands, color, width)
+            values = bands if shown is phonons else shown.bands(bands.path)
+            lowest = min(lowest, float(values.frequencies.min()))
+            _draw_bands(left, values, bands, color, width)
             dos = shown.dos(mesh)
             _draw_density(right, dos, color, width)
             left.plot([], [], color=color, linewidth=width, label=name)
@@ -73,17 +86,13 @@ def draw_phonons(
             axes.axhline(0.0, color=MUTED_COLOR, linewidth=0.8, zorder=0)
         left.set_xticks(*zip(*bands.path.ticks(), strict=True))
         left.set_xlim(bands.path.distances[0, 0], bands.path.distances[-1, -1])
-        left.set_ylabel("frequency, THz (imaginary below zero)" if _has_imaginary(bands) else "frequency, THz")
+        left.set_ylabel("frequency, THz (imaginary below zero)" if lowest < -0.05 else "frequency, THz")
         left.set_title(title or Symbols(phonons.primitive.numbers).get_chemical_formula("metal"))
         right.set_xlabel("modes per THz")
         right.set_xlim(left=0.0)
-        if reference is not None:
-            figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        if len(drawn) > 1:
+            figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(drawn), 5))
         write_picture(figure, path)
-
-
-def _has_imaginary(bands: Bands) -> bool:
-    return bool(bands.frequencies.min() < -0.05)
 
 
 def _draw_bands(axes: Axes, values: Bands, on: Bands, color: str, width: float) -> None:
