@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from ase.symbols import Symbols
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -72,18 +71,21 @@ def draw_phonons(
     with figure_style():
         figure = Figure(figsize=(7.2, 3.8), layout=ConstrainedLayoutEngine(wspace=0.05))
         left, right = figure.subplots(1, 2, width_ratios=(3.4, 1.0), sharey=True)
-        lowest = 0.0
+        lowest, ends = 0.0, list[float]()
         for shown, color, width, name in drawn:
             values = bands if shown is phonons else shown.bands(bands.path)
             lowest = min(lowest, float(values.frequencies.min()))
             _draw_bands(left, values, bands, color, width)
             dos = shown.dos(mesh)
             _draw_density(right, dos, color, width)
+            ends += [float(x) for f in (values.frequencies, dos.frequencies) for x in (f.min(), f.max())]
             left.plot([], [], color=color, linewidth=width, label=name)
         for distance, _ in bands.path.ticks():
             left.axvline(distance, color=MUTED_COLOR, linewidth=0.6, zorder=0)
         for axes in (left, right):
             axes.axhline(0.0, color=MUTED_COLOR, linewidth=0.8, zorder=0)
+        margin = 0.04 * (max(ends) - min(ends))
+        left.set_ylim(min(ends) - margin, max(ends) + margin)
         left.set_xticks(*zip(*bands.path.ticks(), strict=True))
         left.set_xlim(bands.path.distances[0, 0], bands.path.distances[-1, -1])
         left.set_ylabel("frequency, THz (imaginary below zero)" if lowest < -0.05 else "frequency, THz")
@@ -103,4 +105,3 @@ def _draw_bands(axes: Axes, values: Bands, on: Bands, color: str, width: float) 
 def _draw_density(axes: Axes, dos: DensityOfStates, color: str, width: float) -> None:
     axes.plot(dos.density, dos.frequencies, color=color, linewidth=width)
     axes.fill_betweenx(dos.frequencies, dos.density, color=color, alpha=0.12, linewidth=0)
-    axes.set_ylim(min(axes.get_ylim()[0], float(np.min(dos.frequencies))))
