@@ -79,11 +79,44 @@ def test_groups_from_a_file(frames: Path, tmp_path: Path) -> None:
         (["--bead", "O=name OW"], "give a topology"),
         (["--drop", "H2O"], "the mapping has no beads"),
         (["--name", "H2O=a bead"], "name of a bead type"),
+        (["--name", "CO"], '--name: expected OLD=NEW, for example CH4O=MEOH, got "CO"'),
+        (["--lammps-units", "lj"], "--lammps-units.* no effect"),
+        (["--timestep", "2"], "--timestep.* no effect"),
+        (["--frame-time", "-2"], "--frame-time: expected a number of ps above 0, got -2"),
+        (["--molecule-size", "2"], "81 atoms are no multiple"),
+        (["--start", "100"], r"no frames from 100 on: it has 6, numbered 0 to 5"),
+        (["--start", "3", "--stop", "2"], "--stop 2: expected a frame behind the first one, --start 3"),
+        (["--bead", "O=name OW", "--drop", "H2O"], "--drop has no effect with --bead"),
     ],
 )
 def test_wrong_options(frames: Path, tmp_path: Path, words: list[str], reply: str) -> None:
     with pytest.raises(HesseError, match=reply):
         call("map", frames, tmp_path / "beads.h5", "--temperature", 300, *words)
+
+
+def test_inputs_are_checked_before_any_work(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*arguments: object, **options: object) -> None:
+        raise AssertionError("work has begun")
+
+    for name in ("hesse.coarse.open_trajectory", "hesse.coarse.fit_prior", "hesse.coarse.explained_forces"):
+        monkeypatch.setattr(name, work)
+    prior, model = ("prior", frames, tmp_path / "p.hesse"), ("forces", tmp_path / "m.hesse", frames)
+    for words, reply in (
+        (("map", frames, tmp_path / "o.h5", "--temperature", -200), "--temperature: .* K above 0, got -200"),
+        ((*prior, "--plot", tmp_path / "p.pdf"), r"a figure is written as .png or .svg"),
+        ((*prior, "--plot", tmp_path / "a.png", "--json", tmp_path / "a.png"), "two results"),
+        ((*prior, "--json", frames), "this is an input"),
+        ((*prior, "--temperature", 0), "--temperature: .* K above 0, got 0"),
+        ((*model, "--json", frames), "this is an input"),
+    ):
+        with pytest.raises(HesseError, match=reply):
+            call(*words)
+    assert not (tmp_path / "p.hesse").exists()
+
+
+def test_frames_of_a_known_time(frames: Path, tmp_path: Path) -> None:
+    call("map", frames, tmp_path / "b.h5", "--temperature", 300, "--frame-time", 0.5, "--quiet")
+    assert read_dataset(tmp_path / "b.h5", check=False).metadata["frame_time"] == "0.5 ps"
 
 
 def test_files_that_exist_are_kept(frames: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hesse.coarse import (
 )
 from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.errors import FileFormatError, GeometryError, HesseError, MissingLabelError, RequestError, UnitError
-from hesse.structures import Structure, bead_number, species_names
+from hesse.structures import Properties, Structure, bead_number, species_names
 
 MASSES = np.array([15.999, 1.008, 1.008])
 
@@ -187,6 +187,10 @@ def test_other_wrong_input() -> None:
     data = waters()
     with pytest.raises(RequestError, match="no frames from 5"):
         map_trajectory(data, temperature=300, start=5)
+    with pytest.raises(RequestError, match=r"no frames from 5 on: it has 3, numbered 0 to 2"):
+        map_trajectory(data, temperature=300, start=5)
+    with pytest.raises(RequestError, match=r"no frames from 2 up to before 1"):
+        map_trajectory(data, temperature=300, start=2, stop=1)
     with pytest.raises(RequestError, match="temperature above 0"):
         map_trajectory(data, temperature=-1)
     with pytest.raises(RequestError, match="24 atoms are no multiple of the molecule size 5"):
@@ -195,6 +199,81 @@ def test_other_wrong_input() -> None:
         map_trajectory(changed(data, 1, numbers=np.array([1, 8, 1] * 8)), temperature=300)
     with pytest.raises(RequestError, match="24 atoms, the mapping is of 8"):
         map_trajectory(data, map_molecules(ethanol_like()), temperature=300)
+
+
+def monoxide(frames: int = 2, *, wrapped: bool, cell: bool) -> Dataset:
+    """27 CO molecules in a cubic box, some of them across its boundaries."""
+    rng = np.random.default_rng(4)
+    grid = 5.0 * np.stack(np.meshgrid(*[range(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    structures = []
+    for k in range(frames):
+        axes = rng.normal(size=(27, 3))
+        ends = 1.13 * axes / np.linalg.norm(axes, axis=1)[:, None]
+        positions = np.stack([grid, grid + ends], axis=1).reshape(-1, 3)
+        fields = {"cell": 15.0 * np.eye(3), "pbc": (True, True, True)} if cell else {}
+        structures.append(
+            Structure(np.array([6, 8] * 27), positions % 15.0 if wrapped else positions, id=str(k), **fields)
+        )
+    forces = torch.from_numpy(rng.normal(size=(frames * 54, 3)))
+    return Dataset(tuple(structures), Properties(n_atoms=torch.full((frames,), 54), forces=forces))
+
+
+def test_wrapped_molecules_without_a_cell_are_in_pieces() -> None:
+    whole = map_trajectory(monoxide(wrapped=True, cell=True), temperature=100)
+    assert set(species_names(whole.structures[0].numbers)) == {"CO"}
+    cut = monoxide(wrapped=True, cell=False)
+    with pytest.raises(RequestError, match=r"in pieces: the bonds of the first frame make .*CO.* no periodic cell"):
+        map_trajectory(cut, temperature=100)
+    with pytest.raises(GeometryError, match=r"frame 0: molecule \d+ \(CO\) is in pieces: .* 1\.13 Å in the others"):
+        map_trajectory(cut, temperature=100, molecule_size=2)
+    intact = monoxide(wrapped=False, cell=False)
+    later = replace(intact, structures=(intact.structures[0], cut.structures[1]))
+    with pytest.raises(GeometryError, match=r"frame 1: molecule \d+ \(CO\) is in pieces"):
+        map_trajectory(later, temperature=100)
+    card = dict(describe_beads(map_trajectory(intact, temperature=100)))
+    assert "no periodic cell: dynamics, priors and g(r) of beads need one" in card["state point 100K"]
+
+
+def test_halves_of_molecules_are_pieces_too() -> None:
+    numbers, ethane = [6, 1, 1, 1, 6, 1, 1, 1], np.zeros((8, 3))
+    ethane[:4] = [[0, 0, 0], [-0.4, 1.0, 0], [-0.4, -0.5, 0.9], [-0.4, -0.5, -0.9]]
+    ethane[4:] = [[1.5, 0, 0], [1.9, -1.0, 0], [1.9, 0.5, 0.9], [1.9, 0.5, -0.9]]
+    halves = ethane + 20.0
+    halves[4:] += 30.0
+    frame = Structure(np.array(numbers * 2), np.concatenate([ethane, halves]))
+    data = Dataset((frame,), Properties(n_atoms=torch.tensor([16]), forces=torch.zeros(16, 3)))
+    with pytest.raises(RequestError, match=r"in pieces: the bonds of the first frame make 1 C2H6, 2 CH3"):
+        map_trajectory(data, temperature=100)
+
+
+def test_a_molecule_size_that_cuts_bonds() -> None:
+    data = monoxide(wrapped=True, cell=True)
+    with pytest.raises(RequestError, match=r"bonds connect atoms of different molecules of size 3 .* atoms 2 and 3 \("):
+        map_trajectory(data, temperature=100, molecule_size=3)
+    atoms = map_trajectory(data, temperature=100, molecule_size=1)
+    assert set(species_names(atoms.structures[0].numbers)) == {"C", "O"}
+
+
+def test_a_time_between_frames_is_kept() -> None:
+    assert map_trajectory(waters(), temperature=300, frame_time=0.25).metadata["frame_time"] == "0.25 ps"
+    assert map_trajectory(waters(), temperature=300, frame_time=0.25, step=2).metadata["frame_time"] == "0.5 ps"
+    with pytest.raises(RequestError, match=r"frame_time \(--frame-time\): expected a number above 0, got -1"):
+        map_trajectory(waters(), temperature=300, frame_time=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lammps_units": "lj"}, r"lammps_units \(--lammps-units\): has no effect on a data set"),
+        ({"timestep": 2.0}, r"timestep .*no effect"),
+        ({"molecules": "fragment"}, r"molecules .*no effect"),
+    ],
+)
+def test_options_of_other_sources_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        map_trajectory(waters(), temperature=300, **options)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="a trajectory that is open already"):
+        map_trajectory(open_trajectory(waters()), temperature=300, **options)  # type: ignore[arg-type]
 
 
 def test_isomers_under_one_formula() -> None:
@@ -236,6 +315,8 @@ def test_lammps_dumps_are_read_in_their_units(tmp_path: Path) -> None:
 def test_dumps_that_miss_something(tmp_path: Path) -> None:
     path = tmp_path / "water.dump"
     write_dump(path, waters(), mass=False)
+    with pytest.raises(RequestError, match=r"molecule_size .* no effect on a LAMMPS dump"):
+        map_trajectory(path, temperature=300, lammps_units="real", molecule_size=3)
     with pytest.raises(UnitError, match=r"does not state its units.*real or metal"):
         map_trajectory(path, temperature=300)
     with pytest.raises(FileFormatError, match="no column mass"):

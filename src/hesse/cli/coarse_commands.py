@@ -44,13 +44,17 @@ def map_command(
         Path | None, typer.Option(help="Atoms and residues: .gro, .tpr, .pdb, .psf, .data (read by MDAnalysis).")
     ] = None,
     molecules: Annotated[
-        _Molecules, typer.Option(help="With --topology: molecules are residues, or what its bonds connect.")
-    ] = _Molecules.residue,
+        _Molecules | None,
+        typer.Option(help="With --topology: molecules are residues, or what its bonds connect. [residue]"),
+    ] = None,
     molecule_size: Annotated[
         int | None, typer.Option(min=1, help="Without: atoms of every molecule. [default: found by bonds]")
     ] = None,
     lammps_units: Annotated[str | None, typer.Option(help="Units of a LAMMPS dump: real or metal.")] = None,
     timestep: Annotated[float | None, typer.Option(help="fs, of a LAMMPS dump.")] = None,
+    frame_time: Annotated[
+        float | None, typer.Option(help="ps between frames, of .extxyz and .h5, which do not state it.")
+    ] = None,
     name: Annotated[
         list[str] | None,
         typer.Option(metavar="OLD=NEW", help="Bead type of a molecule: CH4O=MEOH; may be given several times."),
@@ -88,27 +92,32 @@ def map_command(
 ) -> None:
     """Map an all-atom trajectory at one state point to beads, and print what the data hold."""
     from hesse.cli.input_options import parse_renames
+    from hesse.cli.option_checks import check_positive, check_results
     from hesse.coarse import describe_beads, map_trajectory, open_trajectory
     from hesse.datasets import check_writable_suffix, write_dataset
     from hesse.errors import RequestError
-    from hesse.runtime.filesystem import check_output_path
 
     *files, output = trajectory
     if not files:
         raise RequestError(f"expected a trajectory and the file to write, got {output} only")
+    check_positive("K", temperature=temperature)
+    check_positive("fs", timestep=timestep)
+    check_positive("ps", frame_time=frame_time)
+    if stop is not None and stop <= start:
+        raise RequestError(f"--stop {stop}: expected a frame behind the first one, --start {start}")
     check_writable_suffix(output)
-    for file in files:
-        check_output_path(output, file)
+    check_results(output, inputs=tuple(files))
     if output.exists() and not overwrite:
         raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
-    names = parse_renames(name or [])
+    names = parse_renames(name or [], option="--name", example="CH4O=MEOH")
     opened = open_trajectory(
         files[0] if len(files) == 1 else files,
         topology=topology,
-        molecules=molecules.value,
+        molecules=None if molecules is None else molecules.value,
         molecule_size=molecule_size,
         lammps_units=lammps_units,
         timestep=timestep,
+        frame_time=frame_time,
     )
     mapping = _mapping(
         opened,
@@ -155,6 +164,10 @@ def _mapping(
     given = [option for option, value in (("--bead", beads), ("--groups", groups), ("--name", names)) if value]
     if len(given) > 1:
         raise RequestError(f"{' and '.join(given)} exclude each other: beads are molecules, groups, or selections")
+    if drop and beads:
+        raise RequestError(
+            "--drop has no effect with --bead: select what gets a bead, and give --allow-lost-atoms for the rest"
+        )
     if beads:
         if not isinstance(trajectory, UniverseTrajectory):
             raise RequestError("--bead selects atoms by MDAnalysis: give a topology (--topology), or use --groups")
@@ -212,25 +225,24 @@ def prior_command(
     overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
     """Fit the prior of beads to mapped data: repulsion of pairs, bonds and angles of molecules."""
+    from hesse.cli.option_checks import check_pictures, check_positive, check_results
     from hesse.coarse import fit_prior
     from hesse.errors import RequestError
     from hesse.models import save_model
-    from hesse.runtime.filesystem import check_output_path, write_rows
+    from hesse.runtime.filesystem import write_rows
 
     *files, output = data
     if not files:
         raise RequestError(f"expected mapped data and the file to write, got {output} only")
     if output.suffix != ".hesse":
         raise RequestError(f"the prior is a model file: expected OUT.hesse, got {output}")
-    for file in files:
-        check_output_path(output, file)
-    for path in (plot, json):
-        if path is not None:
-            check_output_path(path)
+    check_positive("K", temperature=temperature)
+    check_pictures(plot)
+    check_results(output, plot, json, inputs=tuple(files))
     if output.exists() and not overwrite:
         raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
-    dataset = _read_mapped(files)
-    fit = fit_prior(dataset, temperature=temperature, bonds=_parse_bonds(bond or []))
+    bonds = _parse_bonds(bond or [])
+    fit = fit_prior(_read_mapped(files), temperature=temperature, bonds=bonds)
     save_model(output, fit.potential, {"prior_of": [str(file) for file in files], "terms": fit.rows()})
     for row in fit.rows():
         if row["term"] == "pair":
@@ -282,11 +294,11 @@ def forces_command(
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
 ) -> None:
     """How much of the forces on beads a model explains, at each state point."""
+    from hesse.cli.option_checks import check_results
     from hesse.coarse import explained_forces, force_noise
-    from hesse.runtime.filesystem import check_output_path, write_rows
+    from hesse.runtime.filesystem import write_rows
 
-    if json is not None:
-        check_output_path(json)
+    check_results(json, inputs=(Path(model), *data, *([] if fixed is None else [fixed])))
     noise = None if fixed is None else force_noise(_read_mapped([fixed]))
     rows = explained_forces(model, _read_mapped(data), noise=noise)
     typer.echo(f"{'state point':<24}{'bead':<10}{'force RMS':>12}{'left':>10}{'explained':>18}{'limit':>9}")

@@ -44,14 +44,14 @@ SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of --sample
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N structures (of the sample).")]
 
 
-def parse_renames(pairs: list[str]) -> dict[str, str]:
-    """New names by old ones, from texts OLD=NEW. Raises ConfigError."""
+def parse_renames(pairs: list[str], *, option: str = "--rename", example: str = "REF_forces=forces") -> dict[str, str]:
+    """New names by old ones, from texts OLD=NEW of an option. Raises ConfigError with an example of that option."""
     from hesse.errors import ConfigError
 
     renames = {}
     for pair in pairs:
         old, equals, new = pair.partition("=")
         if not (old and equals and new):
-            raise ConfigError(f'--rename: expected OLD=NEW, for example REF_forces=forces, got "{pair}"')
+            raise ConfigError(f'{option}: expected OLD=NEW, for example {example}, got "{pair}"')
         renames[old] = new
     return renames

@@ -21,12 +21,10 @@ from hesse.coarse.wholeness import MoleculeTrees
 from hesse.datasets import Dataset
 from hesse.errors import GeometryError, MissingLabelError, RequestError, check_numbers, check_whole_numbers
 from hesse.runtime.progress import track
-from hesse.structures import Properties, Structure, find_neighbors, species_names
+from hesse.structures import BEAD_OVERLAP, Properties, Structure, find_neighbors, species_names
 
 __all__ = ["describe_beads", "map_trajectory"]
 
-_OVERLAP: Final = 0.5
-"""Å; beads are never closer to each other."""
 _SAME_CELL: Final = 1e-4
 """Relative; cells that differ by less are the same."""
 
@@ -75,11 +73,14 @@ def map_trajectory(
         RequestError: no frames, or what `open_trajectory` and `map_molecules` raise.
     """
     check_numbers(temperature=temperature)
+    StatePoint(temperature)  # refuses other temperatures before any work
     check_whole_numbers(start=start, step=step, blocks=blocks)
     trajectory = open_trajectory(source, **options)
     count = len(range(len(trajectory))[start:stop:step])
     if not count:
-        raise RequestError(f"{trajectory.source}: no frames from {start} to {stop} of {len(trajectory)}")
+        end = "on" if stop is None else f"up to before {stop}"
+        n = len(trajectory)
+        raise RequestError(f"{trajectory.source}: no frames from {start} {end}: it has {n}, numbered 0 to {n - 1}")
     mapping = mapping or map_molecules(trajectory.topology)
     if mapping.position_weights.shape[1] != len(trajectory.topology):
         raise RequestError(
@@ -162,7 +163,7 @@ class _FrameMapper:
         self._check_cell(frame, where)
         if self.trees is None:
             self.trees = MoleculeTrees(self.trajectory.topology, frame)
-        positions = self.mapping.positions(self.trees.whole(frame))
+        positions = self.mapping.positions(self.trees.whole(frame, where))
         positions = self._into_cell(positions, frame)
         if not self.allow_overlap:
             self._check_overlap(positions, frame, where)
@@ -210,7 +211,7 @@ class _FrameMapper:
         return np.asarray(positions - (shifts @ full)[owner])
 
     def _check_overlap(self, positions: Float[Array, "beads 3"], frame: AtomFrame, where: str) -> None:
-        pairs = find_neighbors(positions, frame.cell, frame.pbc, _OVERLAP)
+        pairs = find_neighbors(positions, frame.cell, frame.pbc, BEAD_OVERLAP)
         if len(pairs.distances):
             k = int(pairs.distances.argmin())
             i, j = int(pairs.centers[k]), int(pairs.neighbors[k])
@@ -241,9 +242,10 @@ def describe_beads(dataset: Dataset) -> list[tuple[str, str]]:
         of_type = [n == name for n in species_names(first.numbers)]
         rows.append((f"beads {name}", f"{count} in the first frame, {first.atomic_masses[of_type].mean():.3f} u each"))
     for tag, frames in Counter(s.tag for s in structures).items():
-        cell = next(s.cell for s in structures if s.tag == tag)
+        cell, periodic = next((s.cell, all(s.pbc)) for s in structures if s.tag == tag)
         lengths = " x ".join(f"{x:.2f}" for x in np.linalg.norm(cell, axis=1))
-        rows.append((f"state point {tag or '(no tag)'}", f"{frames} frames, cell {lengths} Å"))
+        size = f"cell {lengths} Å" if periodic else "no periodic cell: dynamics, priors and g(r) of beads need one"
+        rows.append((f"state point {tag or '(no tag)'}", f"{frames} frames, {size}"))
     if dataset.labels.forces is not None:
         forces = dataset.labels.forces.numpy()
         for number, name in zip(np.unique(numbers).tolist(), species_names(np.unique(numbers)), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 
-from hesse.coarse.state_points import check_state_points, state_point_of
+from hesse.coarse.state_points import StatePoint, check_state_points, state_point_of
 from hesse.coarse.wholeness import minimum_image
 from hesse.datasets import Dataset
 from hesse.errors import MissingLabelError, RequestError
@@ -139,6 +139,8 @@ def fit_prior(dataset: Dataset, *, temperature: float | None = None, bonds: Bond
         RequestError: frames without beads, without a cell or without a temperature, a mixture of state points without
             tags, or a pair that never comes near.
     """
+    if temperature is not None:
+        StatePoint(temperature)  # refuses what is no temperature
     check_state_points(dataset.structures, dataset.source or "the data")
     if dataset.labels.forces is None or not bool(dataset.labels.has("forces").any()):
         raise MissingLabelError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
@@ -13,6 +15,9 @@ __all__ = ["MoleculeTrees", "minimum_image"]
 
 _LARGEST = 5000
 """Atoms of a molecule whose bonds are sought among all its pairs."""
+_STRETCH: Final = 2.0
+_SLACK: Final = 2.0
+"""Å; a bond longer than twice its typical length and this is none: the molecule is in pieces."""
 
 
 def minimum_image(
@@ -51,33 +56,66 @@ class MoleculeTrees:
     """
 
     def __init__(self, topology: AtomTopology, frame: AtomFrame) -> None:
-        self._levels: list[tuple[Int[Array, "m"], Int[Array, "m"]]] = []
+        self._topology = topology
         trees: dict[str, list[tuple[Int[Array, "m"], Int[Array, "m"]]]] = {}
-        collected: list[tuple[list[Int[Array, "m"]], list[Int[Array, "m"]]]] = []
+        collected: list[tuple[list[Int[Array, "m"]], ...]] = []
         for name, atoms in zip(topology.molecule_names, topology.atoms_of_molecules(), strict=True):
             if name not in trees:
                 trees[name] = _tree(name, frame.positions[atoms], frame)
+            kind = list(trees).index(name) * len(topology)
             for depth, (children, parents) in enumerate(trees[name]):
                 if depth == len(collected):
-                    collected.append(([], []))
+                    collected.append(([], [], []))
                 collected[depth][0].append(atoms[children])
                 collected[depth][1].append(atoms[parents])
-        self._levels = [(np.concatenate(children), np.concatenate(parents)) for children, parents in collected]
+                collected[depth][2].append(kind + children)
+        self._levels = [
+            (children, parents, _typical(np.linalg.norm(_bonds(frame, children, parents), axis=1), same))
+            for children, parents, same in (tuple(map(np.concatenate, level)) for level in collected)
+        ]
 
-    def whole(self, frame: AtomFrame) -> Float[Array, "atoms 3"]:
+    def whole(self, frame: AtomFrame, where: str = "the frame") -> Float[Array, "atoms 3"]:
         """Positions of whole molecules.
 
         Args:
             frame: any frame of the same atoms.
+            where: the frame, for the message.
 
         Returns:
             Å; the first atom of each molecule stays where it is.
+
+        Raises:
+            GeometryError: a molecule in pieces, far from each other compared with the same atoms of other molecules in
+                the first frame.
         """
         positions = np.array(frame.positions)
-        for children, parents in self._levels:
-            bonds = positions[children] - positions[parents]
-            positions[children] = positions[parents] + minimum_image(bonds, frame.cell, frame.pbc)
+        for children, parents, typical in self._levels:
+            bonds = _bonds(frame, children, parents)
+            lengths = np.linalg.norm(bonds, axis=1)
+            broken = np.flatnonzero(lengths > _STRETCH * typical + _SLACK)
+            if len(broken):
+                k = int(broken[(lengths - typical)[broken].argmax()])
+                i, j = sorted((int(children[k]), int(parents[k])))
+                molecule = int(self._topology.molecules[i])
+                raise GeometryError(
+                    f"{where}: molecule {molecule} ({self._topology.molecule_names[molecule]}) is in pieces: its atoms "
+                    f"{i} and {j} are {lengths[k]:.3g} Å apart, {typical[k]:.3g} Å in the others. Frames with atoms "
+                    "wrapped into a cell need that cell with its pbc; others must hold whole molecules"
+                )
+            positions[children] = positions[parents] + bonds
         return positions
+
+
+def _bonds(frame: AtomFrame, children: Int[Array, "m"], parents: Int[Array, "m"]) -> Float[Array, "m 3"]:
+    """Vectors from parents to children, nearest images."""
+    return minimum_image(frame.positions[children] - frame.positions[parents], frame.cell, frame.pbc)
+
+
+def _typical(lengths: Float[Array, "m"], same: Int[Array, "m"]) -> Float[Array, "m"]:
+    """The median of the lengths of the same bond in all molecules."""
+    _, inverse = np.unique(same, return_inverse=True)
+    medians = np.array([np.median(lengths[inverse == k]) for k in range(int(inverse.max(initial=-1)) + 1)])
+    return medians[inverse]
 
 
 def _tree(name: str, positions: Float[Array, "n 3"], frame: AtomFrame) -> list[tuple[Int[Array, "m"], Int[Array, "m"]]]:
