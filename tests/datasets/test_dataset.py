@@ -162,3 +162,31 @@ def test_data_sets_add_up() -> None:
         one + DATA
     with pytest.raises(RequestError, match="only a Dataset can be added to a Dataset, got list"):
         one + WRONG
+
+
+def copies(groups: list[str]) -> Dataset:
+    pair = molecule(2, 1)
+    structures = tuple(
+        replace(pair, positions=pair.positions * (1 + i / 100), id=f"s{i}", group=g) for i, g in enumerate(groups)
+    )
+    return Dataset(structures, Properties.concatenate([Properties.single(2) for _ in groups]))
+
+
+def test_advice_of_a_split_that_is_impossible_helps() -> None:
+    for groups, by_group in ((["a", "b"], True), (["", ""], True), (["a", "a"], False)):
+        data = copies(groups)
+        with pytest.raises(
+            RequestError, match=r"by \(0.8, 0.2\) leaves a part empty; use more data, or other"
+        ) as caught:
+            data.split(0.8, 0.2, by_group=by_group)
+        assert "by_group" not in str(caught.value)
+        first, last = map(float, str(caught.value).rpartition("such as (")[2].rstrip(")").split(", "))
+        assert len(data.split(first, last, by_group=by_group)) == 2
+        assert last == pytest.approx(0.3)
+    data = copies(["a"] * 5)
+    with pytest.raises(RequestError, match=r"use more data, or by_group=False") as caught:
+        data.split(0.8, 0.2)
+    assert "fractions" not in str(caught.value)
+    assert len(data.split(0.8, 0.2, by_group=False)) == 2
+    with pytest.raises(RequestError, match=r"\(0.333, 0.333, 0.333\)"):
+        copies(["a", "b", "c"]).split(0.9, 0.05, 0.05)

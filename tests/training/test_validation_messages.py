@@ -33,6 +33,12 @@ def test_held_out_groups_are_named_and_few_of_them_are_told() -> None:
     assert len(validation_messages(grouped(*"abcdef"), grouped("g", "h"))) == 1
 
 
+def test_structures_of_all_groups_are_named_where_that_helps() -> None:
+    advice = "structures of all groups (data.by_group=false; if it is set, another seed)"
+    assert advice in validation_messages(grouped("a", "a", "b"), grouped("c"))[1]
+    assert advice not in validation_messages(grouped("a"), grouped("b"))[1]
+
+
 def test_structures_without_groups_count_as_structures() -> None:
     held_out = replace(grouped("", ""), structures=grouped("", "").structures[:2])
     training = grouped(*[""] * 8).select(range(2, 8))

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hesse.datasets.fractions import assign_parts, working_fractions
 from hesse.datasets.quality.duplicates import first_with_geometry, merged_groups
 from hesse.errors import MissingLabelError, RequestError, did_you_mean
 from hesse.structures import Properties, Structure, label_names
@@ -272,21 +273,20 @@ class BaseDataset(ABC, Generic[Part]):
         sizes = dict.fromkeys(unique_groups, 0)
         for name in names:
             sizes[name] += 1
-        ends = np.cumsum(fractions) * len(names)
-        part_of: dict[str, int] = {}
-        n_assigned = 0
-        for k in order:
-            # A group belongs to the part in which its middle lies.
-            middle = n_assigned + sizes[unique_groups[k]] / 2
-            part_of[unique_groups[k]] = int(np.searchsorted(ends, middle))
-            n_assigned += sizes[unique_groups[k]]
+        in_order = [sizes[unique_groups[k]] for k in order]
+        numbers = assign_parts(in_order, fractions)
+        part_of = {unique_groups[k]: int(number) for k, number in zip(order, numbers, strict=True)}
         parts = [[i for i, name in enumerate(names) if part_of[name] == p] for p in range(len(fractions))]
         if not all(parts):
             same = f" ({n_same} of them repeat the geometry of another, which keeps them together)" if n_same else ""
-            ungrouped = ", or by_group=False (data: {by_group: false} in a YAML file)" if by_group else ""
+            ways = ["use more data"]
+            if working := working_fractions(in_order, fractions):
+                ways.append(f"other fractions, such as {working}")
+            if by_group and len(set(self.split_groups(by_group=False)[0])) > len(unique_groups):
+                ways.append("by_group=False (data: {by_group: false} in a YAML file)")
             raise RequestError(
-                f"splitting {len(names)} structures{same} in {len(unique_groups)} groups by {tuple(fractions)} leaves "
-                f"a part empty; use more data, or other fractions{ungrouped}"
+                f"splitting {len(names)} structures{same} in {len(unique_groups)} groups by "
+                f"{tuple(round(float(f), 6) for f in fractions)} leaves a part empty; {', or '.join(ways)}"
             )
         return tuple(self.select(part) for part in parts)
 

@@ -45,11 +45,14 @@ def validation_messages(training: DatasetLike, validation: DatasetLike | None) -
         if any(validation.groups)
         else "a single structure is held out"
     )
+    # Where every group has one structure, a split of structures is one of groups.
+    can_mix = len(total) < len(training) + len(validation)
+    of_all = "structures of all groups (data.by_group=false; if it is set, another seed), " if can_mix else ""
     return [
         text,
         f"warning: {reason}: the best model is selected by the errors of {_listed(held_out)} alone, and may be bad for "
-        "everything else. Use more molecules, a validation file (data.validation), structures of all groups "
-        "(data.by_group=false), or train without validation (data.validation_fraction=0).",
+        f"everything else. Use more molecules, a validation file (data.validation), {of_all}or train without "
+        "validation (data.validation_fraction=0).",
     ]
 
 
