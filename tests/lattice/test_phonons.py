@@ -155,6 +155,21 @@ def test_bands_and_density_of_states() -> None:
     assert len(result.imaginary_modes(bands)) == 0
 
 
+def test_branches_cross_without_a_corner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands of copper cross between K and Γ; with degenerate modes at the special points and along Γ-X and Γ-L."""
+    result = quiet(bulk("Cu", a=3.59), EMT(), supercell=3)
+    bands = result.bands()
+    np.testing.assert_array_equal(np.sort(bands.branches, axis=-1), bands.frequencies)
+    assert not np.array_equal(bands.branches, bands.frequencies)
+    corners = [float(np.abs(np.diff(f, 2, axis=1)).max()) for f in (bands.frequencies, bands.branches)]
+    assert corners[1] < 0.02  # THz; measured: 0.011
+    assert corners[0] > 0.1
+    monkeypatch.setattr("hesse.lattice.phonons_result._MAX_CONNECTED", 2)
+    again = result.bands()
+    np.testing.assert_allclose(again.frequencies, bands.frequencies, atol=1e-6)
+    assert again.branches is again.frequencies
+
+
 @pytest.mark.slow
 def test_the_path_does_not_depend_on_how_the_cell_is_given() -> None:
     oracle = oracles.LennardJones(epsilon=0.15, sigma=2.55, cutoff=3.5)

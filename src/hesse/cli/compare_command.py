@@ -34,6 +34,7 @@ def compare(
 ) -> None:
     """Compare runs that differ in schemes, options or data, with repetitions of several seeds: errors, changes with
     intervals and paired tests, learning curves and costs."""
+    from hesse.errors import RequestError
     from hesse.reports import print_tables
     from hesse.runtime.filesystem import check_output_path, write_rows
     from hesse.studies import compare as compare_runs
@@ -42,6 +43,8 @@ def compare(
 
     if json is not None:
         check_output_path(json)
+    if out is not None and out.exists() and not out.is_dir():
+        raise RequestError(f"--out: {out} is a file; expected a folder, which is created if it is missing")
     result = compare_runs(
         [str(run) for run in runs], [str(file) for file in data or []], baseline=_baseline(baseline),
         suite=suite, hessian=hessian, quiet=quiet,  # type: ignore[arg-type]  # checked there

@@ -107,6 +107,8 @@ def evaluate(
     for target in (json, groups, structures, records, page):
         if target is not None:
             check_output_path(target, *([file] if (file := path_in_name(model)) else []), *data)
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise RequestError(f"{page}: the page is HTML; choose a name that ends in .html")
     _check_arguments(model, run, data, split, [json, groups, structures, records, page])
     if rank_by is not None:
         check_choice(rank_by, property_names(), what="--rank-by")

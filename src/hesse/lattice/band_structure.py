@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from numpy import ndarray as Array
 
 from hesse.errors import ConfigError, check_whole_numbers
@@ -14,7 +14,7 @@ from hesse.lattice.supercells import phonopy_errors
 from hesse.runtime.imports import import_optional
 from hesse.runtime.short_repr import ShortRepr
 
-__all__ = ["BandPath", "Bands", "DensityOfStates", "ImaginaryMode", "band_path"]
+__all__ = ["BandPath", "Bands", "DensityOfStates", "ImaginaryMode", "band_path", "connect_branches"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,10 +52,37 @@ class Bands(ShortRepr):
     Attributes:
         path: the path.
         frequencies: THz, ascending at each wave vector, imaginary ones negative, `[segments, points, modes]`.
+        branches: the same frequencies in the order of branches, which are alike in their eigenvectors from point to
+            point of a segment: where they cross, they go on. For large primitive cells as `frequencies`.
     """
 
     path: BandPath
     frequencies: Float[Array, "segments points modes"]
+    branches: Float[Array, "segments points modes"]
+
+
+def connect_branches(
+    frequencies: Float[Array, "segments points modes"], eigenvectors: Complex[Array, "segments points d modes"]
+) -> Float[Array, "segments points modes"]:
+    """Order the frequencies of each wave vector by branches.
+
+    Args:
+        frequencies: in any order.
+        eigenvectors: in columns, in the same order.
+
+    Returns:
+        Frequencies whose eigenvectors overlap most with those of the same branch at the wave vector before.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    result = frequencies.copy()
+    for k, vectors in enumerate(eigenvectors):
+        order = np.arange(frequencies.shape[-1])
+        for i in range(1, len(vectors)):
+            overlaps = np.abs(vectors[i - 1].conj().T @ vectors[i]) ** 2
+            order = linear_sum_assignment(overlaps, maximize=True)[1][order]
+            result[k, i] = frequencies[k, i, order]
+    return result
 
 
 @dataclass(frozen=True, eq=False, repr=False)

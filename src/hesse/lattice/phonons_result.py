@@ -14,7 +14,7 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import ConfigError, EngineError, LabelShapeError
-from hesse.lattice.band_structure import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path
+from hesse.lattice.band_structure import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path, connect_branches
 from hesse.lattice.force_constants import ForceConstantsReport
 from hesse.lattice.remarks import phonon_remarks
 from hesse.lattice.supercells import phonopy_errors, structure_of
@@ -30,6 +30,8 @@ DEFAULT_MESH = 100.0
 """Å; phonopy's default: along a lattice vector of 5 Å (reciprocal 0.2/Å) 20 wave vectors."""
 IMAGINARY = 0.05
 """THz; modes above minus this number are not called imaginary."""
+_MAX_CONNECTED = 100
+"""Number of modes up to which branches are connected: eigenvectors along a path take memory."""
 _GAMMA = np.zeros((1, 3))
 
 
@@ -147,8 +149,12 @@ class Phonons(ShortRepr):
         if path is None:
             path = band_path(self.record.primitive, points, self.record.symmetry.tolerance)
         with phonopy_errors("phonopy cannot compute bands", EngineError):
-            self.record.run_band_structure(list(path.q))
-            return Bands(path, np.array(self.record.band_structure.frequencies))
+            connect = 3 * len(self.primitive) <= _MAX_CONNECTED
+            self.record.run_band_structure(list(path.q), with_eigenvectors=connect)
+            result = self.record.band_structure
+        frequencies = np.array(result.frequencies)
+        branches = connect_branches(frequencies, np.array(result.eigenvectors)) if connect else frequencies
+        return Bands(path, frequencies, branches)
 
     def mesh(self, mesh: MeshLike = DEFAULT_MESH) -> tuple[Float[Array, "q 3"], Float[Array, "q"], Array]:
         """Frequencies on a regular mesh that contains Γ.

@@ -98,8 +98,8 @@ def draw_phonons(
 
 
 def _draw_bands(axes: Axes, values: Bands, on: Bands, color: str, width: float) -> None:
-    for distances, frequencies in zip(on.path.distances, values.frequencies, strict=True):
-        axes.plot(distances, frequencies, color=color, linewidth=width)
+    for distances, branches in zip(on.path.distances, values.branches, strict=True):
+        axes.plot(distances, branches, color=color, linewidth=width)
 
 
 def _draw_density(axes: Axes, dos: DensityOfStates, color: str, width: float) -> None:
