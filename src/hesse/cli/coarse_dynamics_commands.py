@@ -173,7 +173,7 @@ def _print(found: BeadComparison) -> None:
 def _print_peaks(point: StatePointComparison) -> None:
     for pair, (ours, theirs) in point.peaks.items():
         typer.echo(
-            f"  first peak {pair}: {ours[0]:.2f} Å, g {ours[1]:.2f}, {ours[2]:.1f} neighbors; reference "
+            f"  highest peak {pair}: {ours[0]:.2f} Å, g {ours[1]:.2f}, {ours[2]:.1f} neighbors; reference "
             f"{theirs[0]:.2f} Å, {theirs[1]:.2f}, {theirs[2]:.1f} (up to {point.cutoffs[pair]:.2f} Å)"
         )
     if math.isfinite(point.speed_up):
