@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -52,8 +53,14 @@ def tc(
             raise RequestError(
                 f"--mu-star-at: expected phonons, cutoff or a number in meV, got {mu_star_at!r}"
             ) from None
-    result = compute_tc(file, mu_star or [0.1], unit=unit, column=column, allow_negative=allow_negative, mu_star_at=at)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        result = compute_tc(
+            file, mu_star or [0.1], unit=unit, column=column, allow_negative=allow_negative, mu_star_at=at
+        )
     typer.echo(result.summary())
+    for remark in remarks:
+        typer.echo(f"warning: {remark.message}", err=True)
     for note in result.spectrum.notes:
         typer.echo(f"note: {note}")
     if json is not None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from ase.symbols import Symbols
@@ -69,7 +69,7 @@ def crystal_identity(structure: Structure) -> CrystalIdentity:
     """
     import spglib
 
-    cell = (structure.cell, structure.positions @ np.linalg.inv(structure.cell), structure.numbers)
+    cell: Any = (structure.cell, structure.positions @ np.linalg.inv(structure.cell), structure.numbers)
     dataset = spglib.get_symmetry_dataset(cell, symprec=_TOLERANCE)
     primitive = spglib.find_primitive(cell, symprec=_TOLERANCE)
     lattice, _, numbers = cell if primitive is None else primitive
