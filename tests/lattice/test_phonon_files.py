@@ -63,6 +63,28 @@ def test_what_is_written_is_read(salt: Phonons, tmp_path: Path) -> None:
     np.testing.assert_allclose(copy.qpoints.frequencies, salt.frequencies(Q), atol=1e-9)
 
 
+def test_cells_of_programs_in_bohr_are_in_angstrom(salt: Phonons, tmp_path: Path) -> None:
+    from phonopy import Phonopy
+    from phonopy.physical_units import get_calculator_physical_units
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    units, cell = get_calculator_physical_units("qe"), salt.record.unitcell
+    length = units.distance_to_A
+    record = Phonopy(
+        PhonopyAtoms(numbers=cell.numbers, cell=cell.cell / length, scaled_positions=cell.scaled_positions),
+        salt.record.supercell_matrix,
+        primitive_matrix=salt.record.primitive_matrix,
+        calculator="qe",
+    )
+    record.force_constants = np.array(salt.record.force_constants) * length / units.force_to_eVperA
+    record.save(tmp_path / "phonopy_params.yaml", settings={"force_constants": True})
+    back = read_phonons(tmp_path)
+    for found, expected in ((back.structure, salt.structure), (back.primitive, salt.primitive)):
+        np.testing.assert_allclose(found.cell, expected.cell, atol=1e-6)
+        np.testing.assert_allclose(found.positions, expected.positions, atol=1e-6)
+    np.testing.assert_allclose(back.frequencies(Q), salt.frequencies(Q), atol=1e-5)
+
+
 def test_forces_of_displaced_supercells(salt: Phonons, folder: Path) -> None:
     for path in (folder, folder / "phonopy_disp.yaml", folder / "FORCE_SETS"):
         back = read_phonons(path)

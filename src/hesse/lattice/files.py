@@ -25,7 +25,7 @@ from hesse.lattice.espresso_files import is_matrix_file, matrix_files, read_matr
 from hesse.lattice.espresso_phonons import read_espresso_phonons, wave_vector_grid
 from hesse.lattice.force_constants import finish_force_constants
 from hesse.lattice.phonons_result import Phonons
-from hesse.lattice.supercells import as_supercell_matrix, import_phonopy, make_record, phonopy_errors
+from hesse.lattice.supercells import as_supercell_matrix, import_phonopy, make_record, phonopy_errors, structure_of
 from hesse.runtime.filesystem import atomic_write, check_input_file
 from hesse.structures import Structure
 
@@ -115,15 +115,8 @@ def read_phonons(
     report = finish_force_constants(
         record, origin, _n_displacements(record), start=start, symmetrize=symmetrize and not stored
     )
-    unit = Structure(
-        record.unitcell.numbers,
-        record.unitcell.positions,
-        id=folder.resolve().name if path.is_dir() or not is_yaml else path.name.split(".")[0],
-        cell=record.unitcell.cell,
-        pbc=(True, True, True),
-        masses=record.unitcell.masses,
-    )
-    return Phonons(unit, "", report, record)
+    name = folder.resolve().name if path.is_dir() or not is_yaml else path.name.split(".")[0]
+    return Phonons(_unit_cell(record, name), "", report, record)
 
 
 def read_cell(path: str | Path) -> tuple[Structure, Any]:
@@ -148,20 +141,15 @@ def read_cell(path: str | Path) -> tuple[Structure, Any]:
     if yaml_file is None:
         raise FileFormatError(f"{path}: no YAML file of phonopy, which would say what the cell is")
     record = _record(phonopy, yaml_file, yaml_file.parent, None, "auto", named=path)
+    name = path.name if path.is_dir() else path.name.split(".")[0]
+    return _unit_cell(record, name), np.array(record.supercell_matrix).T
+
+
+def _unit_cell(record: Any, name: str) -> Structure:
+    """The cell of phonopy's record, whose unit of length is that of the program that made the files."""
     from phonopy.physical_units import get_calculator_physical_units
 
-    length = float(get_calculator_physical_units(record.calculator).distance_to_A)
-    cell = record.unitcell
-    name = path.name if path.is_dir() else path.name.split(".")[0]
-    unit = Structure(
-        cell.numbers,
-        cell.positions * length,
-        id=name,
-        cell=cell.cell * length,
-        pbc=(True, True, True),
-        masses=cell.masses,
-    )
-    return unit, np.array(record.supercell_matrix).T
+    return structure_of(record.unitcell, name, float(get_calculator_physical_units(record.calculator).distance_to_A))
 
 
 def _record(
