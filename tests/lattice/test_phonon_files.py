@@ -71,7 +71,9 @@ def test_cells_of_programs_in_bohr_are_in_angstrom(salt: Phonons, tmp_path: Path
     units, cell = get_calculator_physical_units("qe"), salt.record.unitcell
     length = units.distance_to_A
     record = Phonopy(
-        PhonopyAtoms(numbers=cell.numbers, cell=cell.cell / length, scaled_positions=cell.scaled_positions),
+        PhonopyAtoms(
+            numbers=cell.numbers, cell=cell.cell / length, scaled_positions=cell.scaled_positions, masses=cell.masses
+        ),
         salt.record.supercell_matrix,
         primitive_matrix=salt.record.primitive_matrix,
         calculator="qe",
