@@ -18,8 +18,10 @@ import pytest
 import yaml
 from scipy import stats
 from tiny_study import grouped, study, write_data
+from typer.testing import CliRunner
 
 import hesse
+from hesse.cli.app import app
 from hesse.datasets import write_dataset
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError
 from hesse.evaluation import MetricRow
@@ -355,3 +357,10 @@ def test_the_command_line_compares_a_study(
     assert {row["baseline"] for row in rows} == {"ef-hvp"}
     assert (tmp_path / "out" / "report.html").exists()
     assert not any(isinstance(v, float) and math.isnan(v) for row in rows for v in row.values())
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("precious")
+    done = CliRunner().invoke(app, ["compare", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, RequestError)
+    assert "out is a file; expected a folder" in str(done.exception)
