@@ -86,7 +86,8 @@ def test_groups_from_a_file(frames: Path, tmp_path: Path) -> None:
         (["--molecule-size", "2"], "81 atoms are no multiple"),
         (["--start", "100"], r"no frames from 100 on: it has 6, numbered 0 to 5"),
         (["--start", "3", "--stop", "2"], "--stop 2: expected a frame behind the first one, --start 3"),
-        (["--bead", "O=name OW", "--drop", "H2O"], "--drop has no effect with --bead"),
+        (["--bead", "O=name OW", "--drop", "H2O", "--topology", "x.gro"], "--drop has no effect with --bead"),
+        (["--bead", "OW", "--topology", "x.gro"], "--bead: expected TYPE=SELECTION"),
     ],
 )
 def test_wrong_options(frames: Path, tmp_path: Path, words: list[str], reply: str) -> None:
@@ -100,10 +101,13 @@ def test_inputs_are_checked_before_any_work(frames: Path, tmp_path: Path, monkey
 
     for name in ("hesse.coarse.open_trajectory", "hesse.coarse.fit_prior", "hesse.coarse.explained_forces"):
         monkeypatch.setattr(name, work)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("H2O: [O, HH]\n")
     prior, model = ("prior", frames, tmp_path / "p.hesse"), ("forces", tmp_path / "m.hesse", frames)
     for words, reply in (
         (("map", frames, tmp_path / "o.h5", "--temperature", -200), "--temperature: .* K above 0, got -200"),
-        ((*prior, "--plot", tmp_path / "p.pdf"), r"a figure is written as .png or .svg"),
+        (("map", frames, tmp_path / "o.h5", "--temperature", 300, "--groups", wrong), "expected a list of beads"),
+        ((*prior, "--plot", tmp_path / "p.pdf"), "pictures are written as .png or .svg"),
         ((*prior, "--plot", tmp_path / "a.png", "--json", tmp_path / "a.png"), "two results"),
         ((*prior, "--json", frames), "this is an input"),
         ((*prior, "--temperature", 0), "--temperature: .* K above 0, got 0"),

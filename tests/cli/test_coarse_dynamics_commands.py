@@ -114,7 +114,7 @@ def test_runs_that_all_fail_end_with_an_error_and_the_comparison_tells_it(beads:
             r"the model.* has 1 frames, which cannot be divided into 50 blocks \(--blocks\) of at least 4",
         ),
         (("compare", "beads.h5", "--reference", "none.h5"), FileFormatError, "no such file"),
-        (("compare", "beads.h5", "--reference", "beads.h5", "--figure", "x.pdf"), RequestError, "written as"),
+        (("compare", "beads.h5", "--reference", "beads.h5", "--figure", "x.pdf"), FileFormatError, "written as"),
         (("compare", "beads.h5", "--reference", "beads.h5", "--json", "beads.h5"), RequestError, "is an input"),
     ],
 )

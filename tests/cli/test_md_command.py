@@ -77,7 +77,8 @@ def test_nothing_was_started(molecules) -> None:
     ("arguments", "error", "words"),
     [
         (("--temperature", -1), ConfigError, "temperature"),
-        (("--step", 0), ConfigError, "time_step"),
+        (("--step", 0), ConfigError, "--step: expected a number of fs above 0, got 0"),
+        (("--time", -1), ConfigError, "--time: expected a number of ps above 0, got -1"),
         (("--figure", "md.pdf"), RequestError, r"\.png or \.svg"),
         (("--json", "md.h5"), RequestError, "different files"),
         (("--compare", "missing.json"), FileFormatError, "no such JSON"),

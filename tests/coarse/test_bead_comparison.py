@@ -12,7 +12,7 @@ from hesse.coarse import compare_beads
 from hesse.coarse.bead_comparison import first_minimum
 from hesse.coarse.bead_distributions import BinnedDistribution
 from hesse.datasets import Dataset, with_metadata
-from hesse.errors import GeometryError, RequestError
+from hesse.errors import FileFormatError, GeometryError, RequestError
 from hesse.structures import Properties, Structure, bead_number
 
 pytest.importorskip("freud", reason="freud computes distributions of pairs")
@@ -162,5 +162,5 @@ def test_the_figure_has_both_curves_and_refuses_other_formats(tmp_path: Path) ->
     assert "all-atom, mapped" in text
     assert "angles at W" in text
     assert ("noise unknown" in text) is (len(found.points[0].curves[0].model.blocks) < 2)
-    with pytest.raises(RequestError, match="a figure is written as"):
+    with pytest.raises(FileFormatError, match="pictures are written as"):
         draw_bead_comparison(found, tmp_path / "a.pdf")

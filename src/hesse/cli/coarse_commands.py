@@ -109,7 +109,10 @@ def map_command(
     check_results(output, inputs=tuple(files))
     if output.exists() and not overwrite:
         raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
+    _check_mapping(name=name, bead=bead, groups=groups, drop=drop, with_topology=topology is not None)
     names = parse_renames(name or [], option="--name", example="CH4O=MEOH")
+    selections = [_parse_bead(text) for text in bead or []]
+    by_molecule = None if groups is None else _read_groups(groups)
     opened = open_trajectory(
         files[0] if len(files) == 1 else files,
         topology=topology,
@@ -122,8 +125,8 @@ def map_command(
     mapping = _mapping(
         opened,
         names=names,
-        beads=bead or [],
-        groups=groups,
+        selections=selections,
+        groups=by_molecule,
         center=center.value,
         drop=drop or [],
         allow_lost_atoms=allow_lost_atoms,
@@ -147,44 +150,50 @@ def map_command(
     typer.echo(f"written: {output}")
 
 
+def _check_mapping(*, with_topology: bool, drop: list[str] | None, **given: Any) -> None:
+    """Raises RequestError for options of a mapping that exclude each other, before anything is read."""
+    from hesse.errors import RequestError
+
+    options = [f"--{name}" for name, value in given.items() if value]
+    if len(options) > 1:
+        raise RequestError(f"{' and '.join(options)} exclude each other: beads are molecules, groups, or selections")
+    if given["bead"] and not with_topology:
+        raise RequestError("--bead selects atoms by MDAnalysis: give a topology (--topology), or use --groups")
+    if given["bead"] and drop:
+        raise RequestError(
+            "--drop has no effect with --bead: select what gets a bead, and give --allow-lost-atoms for the rest"
+        )
+
+
 def _mapping(
     trajectory: Trajectory,
     *,
     names: dict[str, str],
-    beads: list[str],
-    groups: Path | None,
+    selections: list[tuple[str, str]],
+    groups: dict[str, list[tuple[str, list[str | int]]]] | None,
     center: Any,
     drop: list[str],
     allow_lost_atoms: bool,
 ) -> BeadMapping:
-    """The mapping that the options describe. Raises RequestError if they exclude each other."""
+    """The mapping that the options describe."""
     from hesse.coarse import UniverseTrajectory, map_groups, map_molecules, map_selections
-    from hesse.errors import ConfigError, RequestError
 
-    given = [option for option, value in (("--bead", beads), ("--groups", groups), ("--name", names)) if value]
-    if len(given) > 1:
-        raise RequestError(f"{' and '.join(given)} exclude each other: beads are molecules, groups, or selections")
-    if drop and beads:
-        raise RequestError(
-            "--drop has no effect with --bead: select what gets a bead, and give --allow-lost-atoms for the rest"
-        )
-    if beads:
-        if not isinstance(trajectory, UniverseTrajectory):
-            raise RequestError("--bead selects atoms by MDAnalysis: give a topology (--topology), or use --groups")
-        selections = []
-        for text in beads:
-            bead_type, equals, selection = text.partition("=")
-            if not (bead_type and equals and selection):
-                raise ConfigError(
-                    f'--bead: expected TYPE=SELECTION, for example "CH3=name C1 H11 H12 H13", got "{text}"'
-                )
-            selections.append((bead_type.strip(), selection.strip()))
+    if selections:
+        assert isinstance(trajectory, UniverseTrajectory)
         return map_selections(trajectory, selections, center=center, allow_lost_atoms=allow_lost_atoms)
     if groups is not None:
-        return map_groups(
-            trajectory.topology, _read_groups(groups), center=center, drop=drop, allow_lost_atoms=allow_lost_atoms
-        )
+        return map_groups(trajectory.topology, groups, center=center, drop=drop, allow_lost_atoms=allow_lost_atoms)
     return map_molecules(trajectory.topology, center=center, bead_types=names, drop=drop)
+
+
+def _parse_bead(text: str) -> tuple[str, str]:
+    """Type and selection of a bead. Raises ConfigError."""
+    from hesse.errors import ConfigError
+
+    bead_type, equals, selection = text.partition("=")
+    if not (bead_type and equals and selection):
+        raise ConfigError(f'--bead: expected TYPE=SELECTION, for example "CH3=name C1 H11 H12 H13", got "{text}"')
+    return bead_type.strip(), selection.strip()
 
 
 def _read_groups(path: Path) -> dict[str, list[tuple[str, list[str | int]]]]:
@@ -225,7 +234,7 @@ def prior_command(
     overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
     """Fit the prior of beads to mapped data: repulsion of pairs, bonds and angles of molecules."""
-    from hesse.cli.option_checks import check_pictures, check_positive, check_results
+    from hesse.cli.option_checks import check_positive, check_results
     from hesse.coarse import fit_prior
     from hesse.errors import RequestError
     from hesse.models import save_model
@@ -237,8 +246,7 @@ def prior_command(
     if output.suffix != ".hesse":
         raise RequestError(f"the prior is a model file: expected OUT.hesse, got {output}")
     check_positive("K", temperature=temperature)
-    check_pictures(plot)
-    check_results(output, plot, json, inputs=tuple(files))
+    check_results(output, json, picture=plot, inputs=tuple(files))
     if output.exists() and not overwrite:
         raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
     bonds = _parse_bonds(bond or [])

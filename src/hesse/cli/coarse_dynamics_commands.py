@@ -120,14 +120,13 @@ def compare(
     """Distributions of distances and angles of a model beside the mapped reference, with errors.
 
     The noise is the difference that two perfect runs of these lengths would have."""
-    from hesse.cli.option_checks import check_pictures, check_positive, check_results
+    from hesse.cli.option_checks import check_positive, check_results
     from hesse.coarse import compare_beads
     from hesse.runtime.filesystem import write_rows
 
     check_positive("Å", r_max=r_max, angle_cutoff=angle_cutoff)
     check_positive("ps", frame_time=frame_time, reference_frame_time=reference_frame_time)
-    check_pictures(figure)
-    check_results(figure, json, inputs=(model, reference))
+    check_results(json, picture=figure, inputs=(model, reference))
     comparison = compare_beads(
         model,
         reference,

@@ -76,11 +76,17 @@ def md(
 
     All replicas of a model move together. The same command continues after an interruption: the replicas are kept in
     the folder OUT.replicas."""
+    from hesse.cli.option_checks import check_positive
     from hesse.datasets import write_dataset
     from hesse.pes import ReplicaSettings
     from hesse.runtime.filesystem import write_rows
     from hesse.sampling import run_replicas
 
+    check_positive("ps", time=time, interval=interval)
+    check_positive("fs", step=step)
+    check_positive("1/fs", friction=friction)
+    check_positive("K", ceiling=ceiling)
+    check_positive("eV/Å", fmax=fmax)
     settings = ReplicaSettings(
         ramp=None if ramp is None else ramp.value,
         temperature=temperature,

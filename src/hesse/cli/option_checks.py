@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-__all__ = ["check_pictures", "check_positive", "check_results"]
+__all__ = ["check_positive", "check_results"]
 
 
 def check_positive(unit: str, **options: float | None) -> None:
@@ -25,36 +25,24 @@ def check_positive(unit: str, **options: float | None) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: expected a number of {unit} above 0, got {value:g}")
 
 
-def check_pictures(*paths: Path | None) -> None:
-    """Check the endings of pictures.
-
-    Args:
-        *paths: the pictures; None is one that was not asked for.
-
-    Raises:
-        RequestError: another ending than .png or .svg.
-    """
-    from hesse.errors import RequestError
-
-    for path in paths:
-        if path is not None and path.suffix.lower() not in (".png", ".svg"):
-            raise RequestError(f"{path}: a figure is written as .png or .svg")
-
-
-def check_results(*paths: Path | None, inputs: tuple[Path, ...] = ()) -> None:
+def check_results(*paths: Path | None, picture: Path | None = None, inputs: tuple[Path, ...] = ()) -> None:
     """Check that all results of a command can be written, each to a file of its own.
 
     Args:
         *paths: the results; None is one that was not asked for.
+        picture: a result that is a picture.
         inputs: files that must not be overwritten.
 
     Raises:
+        FileFormatError: a picture with another ending than .png or .svg.
         RequestError: a folder that is missing, an input, or the same file twice.
     """
     from hesse.errors import RequestError
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_output_path, picture_suffix
 
-    given = [path for path in paths if path is not None]
+    if picture is not None:
+        picture_suffix(picture)
+    given = [path for path in (*paths, picture) if path is not None]
     for path in given:
         check_output_path(path, *inputs)
     names = [path.resolve() for path in given]

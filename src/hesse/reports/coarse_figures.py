@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 
 from hesse.coarse import BeadComparison, BinnedDistribution
 from hesse.errors import RequestError
-from hesse.reports.figure_style import BASELINE_COLOR, MUTED_COLOR, figure_style, title_with_note, to_png, to_svg
-from hesse.runtime.filesystem import atomic_write_text
+from hesse.reports.figure_style import BASELINE_COLOR, MUTED_COLOR, figure_style, title_with_note, write_picture
+from hesse.runtime.filesystem import picture_suffix
 
 __all__ = ["draw_bead_comparison"]
 
-_SUFFIXES = (".png", ".svg")
 _MAX_POINTS = 12
 
 
@@ -28,12 +27,11 @@ def draw_bead_comparison(comparison: BeadComparison, path: str | Path) -> None:
         path: `.png` or `.svg`.
 
     Raises:
-        RequestError: another ending, or nothing to draw.
+        FileFormatError: another ending.
+        RequestError: nothing to draw.
         WriteError: the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise RequestError(f"{path}: a figure is written as .png or .svg")
+    picture_suffix(path)
     points = comparison.points[:_MAX_POINTS]
     if not points:
         raise RequestError("there is no state point to draw")
@@ -56,10 +54,7 @@ def draw_bead_comparison(comparison: BeadComparison, path: str | Path) -> None:
             for panel in row[len(point.curves) :]:
                 panel.set_axis_off()
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        if path.suffix.lower() == ".svg":
-            atomic_write_text(path, to_svg(figure))
-        else:
-            to_png(figure, path)
+        write_picture(figure, path)
 
 
 def _draw(panel: Any, distribution: BinnedDistribution, color: str, label: str) -> None:

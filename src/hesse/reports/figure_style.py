@@ -112,8 +112,16 @@ def title_with_note(axes: Axes, title: str, note: str) -> None:
         note: lines of up to some 40 characters.
     """
     axes.set_title(title, pad=15.0 + 10.0 * note.count("\n"))
-    place = {"xycoords": "axes fraction", "xytext": (0.0, 4.0), "textcoords": "offset points"}
-    axes.annotate(note, (0.0, 1.0), va="bottom", ha="left", fontsize=8.0, color=TEXT_COLOR, **place)
+    axes.annotate(
+        note,
+        (0.0, 1.0),
+        (0.0, 4.0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="bottom",
+        ha="left",
+        fontsize=8.0,
+    )
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from hesse.coarse import InternalDistribution, PairDistribution, PriorFit
-from hesse.errors import FileFormatError
 from hesse.models import BeadBond
 from hesse.reports.figure_style import (
     BASELINE_COLOR,
@@ -17,10 +16,9 @@ from hesse.reports.figure_style import (
     figure_style,
     new_figure,
     title_with_note,
-    to_png,
-    to_svg,
+    write_picture,
 )
-from hesse.runtime.filesystem import atomic_write_text
+from hesse.runtime.filesystem import picture_suffix
 from hesse.units import BOLTZMANN
 
 __all__ = ["draw_prior"]
@@ -40,9 +38,7 @@ def draw_prior(path: str | Path, fit: PriorFit, *, title: str = "") -> None:
         FileFormatError: another suffix.
         WriteError: the file cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".svg", ".png"):
-        raise FileFormatError(f"{path}: pictures are written as .svg or .png")
+    picture_suffix(path)
     panels: list[PairDistribution | InternalDistribution] = [*fit.pairs, *fit.internal]
     columns = min(_COLUMNS, max(1, len(panels)))
     rows = -(-len(panels) // columns)
@@ -59,10 +55,7 @@ def draw_prior(path: str | Path, fit: PriorFit, *, title: str = "") -> None:
             figure.legend(handles=_legend(), loc="outside lower center", ncols=3)
         if title:
             figure.suptitle(title)
-        if suffix == ".svg":
-            atomic_write_text(path, to_svg(figure))
-        else:
-            to_png(figure, path)
+        write_picture(figure, path)
 
 
 def _legend() -> list[Line2D]:
