@@ -140,6 +140,7 @@ def fine_tune(output: Path, name: str, scheme: Scheme, split: int, member: int) 
         assert isinstance(trained, hesse.Ani)
         potential = trained
     seconds = time.process_time() - started
+    folder.mkdir(parents=True, exist_ok=True)
     hesse.save_model(folder / "judged.hesse", potential)
     write_errors(output, folder, potential, {"name": name, "split": split, "member": member, "scheme": asdict(scheme),
                                              "seconds": seconds})  # fmt: skip
