@@ -117,3 +117,29 @@ def test_tables_give_mean_and_range() -> None:
         {"name": START, "test": {**section, **bands, "forces": value}, "ordinary": section} for value in (1.0, 3.0)
     ]
     assert "| ANI-1x, one member | 2 | 1 (1 to 1) | 2 (1 to 3) |" in tables(records)
+
+
+def test_schemes_are_trained_judged_and_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start without training, a run of two steps for two members, and the mean of both."""
+    import fine_tune
+
+    import hesse
+    from hesse.models import Ani, AniConfig
+
+    def tiny(folder: Path, member: int, *, smooth: bool, twin: bool) -> Ani:
+        torch.manual_seed(member)
+        return Ani(AniConfig(hidden=(6, 4), activation="smooth-celu" if smooth else "celu", radial_shifts=(1.0, 2.0),
+                             angular_shifts=(1.5,)), (1,))  # fmt: skip
+
+    monkeypatch.setattr(fine_tune, "starting_point", tiny)
+    monkeypatch.setattr(fine_tune, "prepare", lambda *_: None)
+    (tmp_path / "data").mkdir()
+    for name in ("horm", "ordinary"):
+        hesse.write_dataset(tmp_path / "data" / f"{name}.h5", data(30 if name == "horm" else 3))
+    scheme = 'short={"smooth": true, "train": {"steps": 2, "weights": {"energy": 4, "forces": 3, "hvp": 1.5}}}'
+    arguments = [str(tmp_path), "--ani", "a", "--horm", "h", "--split", "0", "--member", "0", "--member", "1"]
+    monkeypatch.setattr(sys, "argv", ["fine_tune", *arguments, "--scheme", fine_tune.START, "--scheme", scheme])
+    fine_tune.main()
+    text = (tmp_path / "tables.md").read_text()
+    for line in (f"| {fine_tune.START} | 2 |", "| short | 2 |", "| short, mean of 2 | 1 |"):
+        assert line in text
