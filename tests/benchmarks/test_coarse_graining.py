@@ -62,7 +62,8 @@ def test_curvature_matching_has_runs_of_equal_cost(
     np.savez(tmp_path / "T300-d1.00-hvp.npz", **{k: rng.normal(size=(FRAMES, 8, 3)) for k in ("probes", "hvps")})
     prepare(
         "water_curvature", monkeypatch,
-        [str(tmp_path), str(tmp_path / "out"), "--seeds", "1", "--steps", "2", "--time", "0", "--weight", "1", "10", "--frames", "4"],
+        [str(tmp_path), str(tmp_path / "out"), "--seeds", "1", "--steps", "2", "--time", "0", "--weight", "1", "10",
+         "--frames", "4"],
     )  # fmt: skip
     rows = json.loads((tmp_path / "out" / "rows.json").read_text())
     assert [row["kind"] for row in rows] == [

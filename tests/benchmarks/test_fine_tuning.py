@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+import oracles
+
 FOLDER = str(Path(__file__).parents[2] / "benchmarks" / "fine_tuning")
 
 
@@ -119,6 +121,7 @@ def test_tables_give_mean_and_range() -> None:
     assert "| ANI-1x, one member | 2 | 1 (1 to 1) | 2 (1 to 3) |" in tables(records)
 
 
+@pytest.mark.slow
 def test_schemes_are_trained_judged_and_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start without training, a run of two steps for two members, and the mean of both."""
     import fine_tune
@@ -134,8 +137,12 @@ def test_schemes_are_trained_judged_and_averaged(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(fine_tune, "starting_point", tiny)
     monkeypatch.setattr(fine_tune, "prepare", lambda *_: None)
     (tmp_path / "data").mkdir()
-    for name in ("horm", "ordinary"):
-        hesse.write_dataset(tmp_path / "data" / f"{name}.h5", data(30 if name == "horm" else 3))
+    for name, count in (("horm", 30), ("ordinary", 3)):
+        structures = [
+            oracles.molecule(3 + k % 3, k, elements=(1,), name=f"{name}{k}", group=f"F{k % 10}") for k in range(count)
+        ]
+        labeled = oracles.labeled(oracles.Morse(depth=1.0, width=1.2), structures, hessian=True)
+        hesse.write_dataset(tmp_path / "data" / f"{name}.h5", labeled)
     scheme = 'short={"smooth": true, "train": {"steps": 2, "weights": {"energy": 4, "forces": 3, "hvp": 1.5}}}'
     arguments = [str(tmp_path), "--ani", "a", "--horm", "h", "--split", "0", "--member", "0", "--member", "1"]
     monkeypatch.setattr(sys, "argv", ["fine_tune", *arguments, "--scheme", fine_tune.START, "--scheme", scheme])
