@@ -171,7 +171,7 @@ def phonons(
 
             crystal, stored = as_crystal(source)
             options["supercell"] = stored if cell is None else cell
-            own = primitive_cell(crystal, primitive, symprec)
+            own = crystal if expected is None else primitive_cell(crystal, primitive, symprec)
             check_before_work(crystal, own, expected, out, names, overwrite=overwrite)
             result = compute(crystal, engine, relax=relax, relax_cell=relax_cell, fmax=fmax, steps=steps, **options)
     thermal = result.thermal(temperatures, grid)
