@@ -131,7 +131,8 @@ def check_held_out(data: Dataset, fraction: float, *, by_group: bool) -> None:
         names = {g if by_group and g else f"id:{name}" for g, name in zip(data.groups, data.ids, strict=True)}
         raise RequestError(
             f"{data.source}: {len(data)} structures in {len(names)} groups (molecules, reactions) are too few to hold "
-            f"out {fraction:g} of them: give more, another validation_fraction, or by_group: false"
+            f"out {fraction:g} of them: give more, or another validation_fraction"
+            f"{', or by_group: false' if by_group and len(names) < len(data) else ''}"
         ) from None
 
 
