@@ -35,8 +35,8 @@ LAST_ELEMENT: Final = 118
 _OFFSET: Final = 1_000_000
 """Added to the code of a name, so that a wrong atomic number such as 119 is no bead type."""
 BEAD_RADIUS: Final = 1.0
-"""Å; stands for the covalent radius of a bead beside atoms and in descriptions of surroundings. Whether two beads collide
-is decided by data, see `hesse.structures.collision_distances`."""
+"""Å; stands for the covalent radius of a bead beside atoms and in descriptions of surroundings. Whether two beads
+collide is decided by data, see `hesse.structures.collision_distances`."""
 _CHARACTERS: Final = string.ascii_uppercase + string.ascii_lowercase + string.digits + "_"
 _LONGEST: Final = 8
 _NAME: Final = re.compile(rf"\w{{1,{_LONGEST}}}", re.ASCII)
