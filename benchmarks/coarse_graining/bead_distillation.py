@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
-from transferability import MODEL, add_dynamics, add_dynamics_options, mapped, of_tags, split
+from transferability import MODEL, add_dynamics, make_parser, mapped, of_tags, parse, split
 
 import hesse
 from hesse.coarse import explained_forces, fit_prior
@@ -72,18 +71,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Ensemble distillation of a coarse-grained model of water.")
-    parser.add_argument("reference", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = make_parser("Ensemble distillation of a coarse-grained model of water.")
     parser.add_argument("--state-point", default="300K 1.000g/cm3")
     parser.add_argument("--teachers", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=3, help="students")
-    parser.add_argument("--steps", type=int, default=250, help="of training")
-    parser.add_argument("--batch", type=int, default=2, help="frames in a step of training")
-    add_dynamics_options(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = parse(parser)
     data = of_tags(mapped(options.reference, options.out), [options.state_point])
     early, late = split(data)
     if not (options.out / "prior.hesse").exists():

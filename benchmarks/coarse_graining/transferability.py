@@ -119,14 +119,29 @@ def add_dynamics(row: dict[str, Any], model: Path, data: Dataset, options: argpa
         row["speed_up"] = point.speed_up
 
 
-def add_dynamics_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `add_dynamics`."""
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of all experiments with water: folders, training, and dynamics (`add_dynamics`)."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("reference", type=Path, help="folder of water_reference.py")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=250, help="of training")
+    parser.add_argument("--batch", type=int, default=2, help="frames in a step of training")
     parser.add_argument("--compile", action="store_true", help="dynamics in machine code")
-    parser.add_argument("--time", type=float, default=20.0, help="ps of dynamics at each state point; 0: forces only")
-    parser.add_argument("--skip", type=float, default=2.0, help="ps of them that are not judged")
+    parser.add_argument("--time", type=float, default=6.0, help="ps of dynamics at each state point; 0: forces only")
+    parser.add_argument("--skip", type=float, default=1.0, help="ps of them that are not judged")
     parser.add_argument("--time-step", type=float, default=4.0, help="fs")
     parser.add_argument("--interval", type=float, default=0.1, help="ps between frames")
-    parser.add_argument("--boxes", type=int, default=4, help="runs of each state point, which move together")
+    parser.add_argument("--boxes", type=int, default=2, help="runs of each state point, which move together")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments; one thread, and the folder OUT."""
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
 
 
 def table(rows: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> str:
@@ -151,23 +166,15 @@ def table(rows: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Transferability of coarse-grained models of water.")
-    parser.add_argument("reference", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = make_parser("Transferability of coarse-grained models of water.")
     parser.add_argument("--models", nargs="+", help="only models whose names begin so, such as 300K all without")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1000, help="of training")
-    parser.add_argument("--batch", type=int, default=4, help="frames in a step of training")
     parser.add_argument("--cutoff", type=float, default=MODEL["cutoff"], help="Å")
     parser.add_argument(
         "--longest", type=float, default=MODEL["longest"], help="Å, distance of the last radial function"
     )
     parser.add_argument("--judge", nargs="+", help="dynamics only at state points whose names begin so")
     parser.add_argument("--unseen", action="store_true", help="dynamics of leave-one-out models at unseen points only")
-    add_dynamics_options(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = parse(parser)
     data = mapped(options.reference, options.out)
     early, late = split(data)
     tags = list(dict.fromkeys(s.tag for s in data.structures))

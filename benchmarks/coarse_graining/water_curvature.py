@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from bead_distillation import table
-from transferability import MODEL, add_dynamics, add_dynamics_options, mapped, of_tags, split
+from transferability import MODEL, add_dynamics, make_parser, mapped, of_tags, parse, split
 
 import hesse
 from hesse.coarse import curvature_labels, explained_forces, fit_prior
@@ -74,20 +74,12 @@ def explained_products(model: Path, data: Dataset) -> float:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Curvature matching of a coarse-grained model of water.")
-    parser.add_argument("reference", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = make_parser("Curvature matching of a coarse-grained model of water.")
     parser.add_argument("--name", default="T300-d1.00", help="state point, as the files are called")
     parser.add_argument("--state-point", default="300K 1.000g/cm3", help="the same, as frames are tagged")
     parser.add_argument("--weight", type=float, nargs="+", default=[1.0], help="of products; forces have 1")
     parser.add_argument("--frames", type=int, default=4, help="n, spread evenly over the first four fifths")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=250, help="of training")
-    parser.add_argument("--batch", type=int, default=2, help="frames in a step of training")
-    add_dynamics_options(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = parse(parser)
     beads = of_tags(mapped(options.reference, options.out), [options.state_point])
     data = with_products(beads, options.reference, options.name)
     early, late = split(data)
