@@ -30,7 +30,8 @@ def test_a_file_without_ledger_is_not_replaced(tmp_path: Path, ending: str) -> N
     assert not ledger_path(output).exists()
     report = label(OTHER, closed_form_engines.morse(), output, overwrite=True, quiet=True)
     assert read_dataset(output).ids == ("c",)
-    assert any("2 structures of" in note for note in report.notes)
+    (note,) = report.notes
+    assert note == f"2 structures of {output} are not among the input and are no longer in it", "and nowhere else"
 
 
 def test_replaced_structures_and_levels_are_told(tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ def label(
     worker_engine, workers = engine_for_workers(engine, workers, scheduler, differences)
     engine_object = as_engine(worker_engine, differences=differences)
     ledger_file = ":memory:" if output is None else ledger_path(output)
-    campaign = _Campaign(inputs, engine_object, label_spec, output)
+    continued = output is not None and ledger_path(output).exists()
+    campaign = _Campaign(inputs, engine_object, label_spec, output, continued)
     with Ledger(ledger_file, engine=_engine_description(engine_object)) as ledger:
         for text in () if quiet else ledger.messages:
             print(text, file=sys.stderr)
@@ -276,6 +277,8 @@ class _Campaign:
     engine: Engine
     spec: LabelSpec
     output: str | Path | None
+    continued: bool
+    """There was a ledger before."""
 
     def resume_hint(self, n_done: int) -> str:
         progress = f"after {n_done} of {len(self.structures)} structures"
@@ -312,7 +315,7 @@ class _Campaign:
             suspects.append(Suspect(name, "; ".join(quantity_reasons) or reasons_by_consensus[name]))
         notes = [*ledger.messages, *self._remarks(structures)]
         if self.output is not None:
-            notes += describe_replaced(self.output, dataset)
+            notes += describe_replaced(self.output, dataset, in_ledger=self.continued)
             write_dataset(self.output, dataset)
         seconds = dict.fromkeys(plan.keys, 0.0)
         for attempt in attempts:

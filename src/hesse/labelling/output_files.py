@@ -39,12 +39,13 @@ def check_replaceable(output: str | Path, *, overwrite: bool) -> None:
         )
 
 
-def describe_replaced(output: str | Path, dataset: Dataset) -> list[str]:
-    """Say what an output file held that the new one does not. It is in the ledger, from which the new one comes too.
+def describe_replaced(output: str | Path, dataset: Dataset, *, in_ledger: bool) -> list[str]:
+    """Say what an output file held that the new one does not.
 
     Args:
         output: the file, before it is replaced.
         dataset: its new content.
+        in_ledger: what it held is in the ledger of the campaign too.
 
     Returns:
         A note for each difference: structures that are not among the new ones, another level of theory.
@@ -62,6 +63,6 @@ def describe_replaced(output: str | Path, dataset: Dataset) -> list[str]:
     left = len(set(earlier.ids) - set(dataset.ids))
     if left:
         notes.append(f"{left} structures of {output} are not among the input and are no longer in it")
-    if notes:
+    if notes and in_ledger:
         notes[-1] += f"; the labels of before stay in {ledger_path(output).name}"
     return notes

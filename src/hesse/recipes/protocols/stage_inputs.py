@@ -32,7 +32,7 @@ def check_stage_inputs(stages: Sequence[Stage], output: Path, tests: Mapping[str
             element that no training data have.
     """
     runs = [stage.run for stage in stages if stage.run is not None]
-    given = {path: stage.name for stage in stages for path in stage.inputs if not _inside(path, output)}
+    given = {path: stage.name for stage in reversed(stages) for path in stage.inputs if not _inside(path, output)}
     for path, stage in given.items():
         if not path.is_file():
             raise FileFormatError(f"{path}: there is no such file, which the stage {stage} of the recipe reads")
