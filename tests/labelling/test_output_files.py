@@ -47,6 +47,15 @@ def test_replaced_structures_and_levels_are_told(tmp_path: Path) -> None:
     assert again.n_reused == 2, "nothing was lost"
 
 
+def test_an_output_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    output = tmp_path / "labels.h5"
+    label(FIRST, closed_form_engines.morse(), output, quiet=True)
+    output.write_bytes(b"damaged")
+    (note,) = label(FIRST, closed_form_engines.morse(), output, quiet=True).notes
+    assert note.startswith(f"{output} could not be read and was replaced (")
+    assert len(read_dataset(output)) == 2
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hesse.cli.common_options._STEADY_ENGINES", ("ase:closed_form_engines:morse",))
@@ -56,4 +65,5 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger_path("other.h5").unlink()
     refused = CliRunner().invoke(app, command)
     assert isinstance(refused.exception, RequestError)
+    assert isinstance(CliRunner().invoke(app, [*command, "--dry-run"]).exception, RequestError)
     assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0

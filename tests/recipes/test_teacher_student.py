@@ -139,6 +139,8 @@ def wrong(folder: Path) -> dict[str, tuple[dict[str, Any], type[Exception], str]
         "no atomic energies": ({"teacher": whole}, RequestError, "its atoms have no energies"),
         "other elements": ({"teacher": network(folder, elements=(1, 6))}, UnknownElementError, "knows H, C only"),
         "an engine": ({"teacher": "gfn2"}, RequestError, "GFN2-xTB is none.*hesse label"),
+        "other test": ({"teacher": good, "test": data((3, 4), elements=(1, 9))}, UnknownElementError,
+                       "the test set test holds F, which no training data have"),
         "no file": ({"teacher": str(folder / "none.hesse")}, FileFormatError, "none.hesse"),
         "two levels": ({"teacher": [dft, xtb]}, RequestError, "several levels of theory: wB97X; GFN2-xTB"),
         "mixed with labels": (

@@ -16,6 +16,11 @@ TRAINING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def data(sizes: tuple[int, ...] = (3, 4, 5, 3, 4, 5, 3, 4, 5, 3, 4, 5), seed: int = 1, **options: Any) -> Dataset:
+def data(
+    sizes: tuple[int, ...] = (3, 4, 5, 3, 4, 5, 3, 4, 5, 3, 4, 5),
+    seed: int = 1,
+    elements: tuple[int, ...] = (1, 6, 8),
+    **options: Any,
+) -> Dataset:
     """Molecules with energies and forces of a formula."""
-    return labeled(ORACLE, molecules(list(sizes), seed=seed), **{"probes": 0, **options})
+    return labeled(ORACLE, molecules(list(sizes), seed=seed, elements=elements), **{"probes": 0, **options})

@@ -72,7 +72,10 @@ def label(
     dataset = read_dataset(source, check=False)
     structures = dataset.structures[:limit]
     if dry_run:
-        plan = plan_labels(structures, engine, output, spec=spec, differences=differences, retry_failed=retry_failed)
+        plan = plan_labels(
+            structures, engine, output, spec=spec, differences=differences, retry_failed=retry_failed,
+            overwrite=overwrite,
+        )  # fmt: skip
         _print_plan(source, plan, workers or 1)
         return
     report = run_campaign(

@@ -176,6 +176,7 @@ def plan_labels(
     spec: LabelSpec | None = None,
     differences: FiniteDifferences | None = None,
     retry_failed: bool = False,
+    overwrite: bool = False,
 ) -> LabelPlan:
     """Plan a campaign: the work that `label` would do with the same arguments. Nothing is computed or written.
 
@@ -192,6 +193,7 @@ def plan_labels(
         spec: as in `label`.
         differences: as in `label`.
         retry_failed: as in `label`.
+        overwrite: as in `label`.
 
     Returns:
         The missing quantities, and an estimate of the time that they take.
@@ -202,6 +204,7 @@ def plan_labels(
     label_spec = _label_spec(spec, probes, probe, seed, hessian, stress, outputs)
     inputs = as_structures(structures)
     _check_inputs(inputs, label_spec, output, scheduler=None)
+    check_replaceable(output, overwrite=overwrite)
     engine_object, path = as_engine(engine, differences=differences), ledger_path(output)
     if not path.exists():
         return make_plan(inputs, label_spec, {}, [], retry_failed=retry_failed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hesse.datasets import Dataset, read_dataset
-from hesse.errors import HesseError, RequestError
+from hesse.errors import HesseError, RequestError, first_line
 
 __all__ = ["check_replaceable", "describe_replaced", "ledger_path"]
 
@@ -54,8 +54,8 @@ def describe_replaced(output: str | Path, dataset: Dataset, *, in_ledger: bool) 
         return []
     try:
         earlier = read_dataset(output, check=False)
-    except HesseError:
-        return []  # not readable: nothing can be said about it
+    except HesseError as error:
+        return [f"{output} could not be read and was replaced ({first_line(error)})"]
     notes = []
     before, now = (str(data.metadata.get("level") or "") for data in (earlier, dataset))
     if before and before != now:

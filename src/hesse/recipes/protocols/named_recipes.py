@@ -214,5 +214,5 @@ def _checked(name: str, config: Any) -> tuple[Recipe, RecipeSettings, Sequence[S
     recipe = RECIPES[check_choice(name, RECIPES, "recipe")]
     settings, _ = read_recipe_settings(recipe.settings, config)
     remarks, stages = recipe.check(settings), recipe.stages(settings)
-    check_stage_inputs(stages, settings.output, settings.test)
+    check_stage_inputs(stages, settings)
     return recipe, settings, stages, remarks

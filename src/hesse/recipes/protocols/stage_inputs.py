@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from hesse.datasets import read_dataset
 from hesse.errors import FileFormatError, UnknownElementError
 from hesse.models import read_model_header
+from hesse.recipes.protocols.recipe_settings import RecipeSettings, file_list
 from hesse.recipes.protocols.stages import Stage
 from hesse.structures import species_name
 from hesse.training import RunConfig
@@ -18,19 +19,20 @@ from hesse.training import RunConfig
 __all__ = ["check_stage_inputs"]
 
 
-def check_stage_inputs(stages: Sequence[Stage], output: Path, tests: Mapping[str, Path]) -> None:
-    """Check the files that are there before a recipe begins.
+def check_stage_inputs(stages: Sequence[Stage], settings: RecipeSettings) -> None:
+    """Check the files that are there before a recipe begins. Files in its output folder are made by its stages, and
+    need not exist yet.
 
     Args:
         stages: its stages.
-        output: its folder: files inside are made by stages, and need not exist yet.
-        tests: the test sets by name.
+        settings: its settings.
 
     Raises:
         FileFormatError: a file that does not exist, or cannot be read.
         UnknownElementError: a baseline (prior) that does not know an element of the training data; a test set with an
             element that no training data have.
     """
+    output = settings.output
     runs = [stage.run for stage in stages if stage.run is not None]
     given = {path: stage.name for stage in reversed(stages) for path in stage.inputs if not _inside(path, output)}
     for path, stage in given.items():
@@ -45,9 +47,11 @@ def check_stage_inputs(stages: Sequence[Stage], output: Path, tests: Mapping[str
                 _check(elements_of(file), known, f"{file}", f"which the baseline {run.baseline} does not know")
     if any(run.init_from is not None and not _inside(Path(str(run.init_from)), output) for run in runs):
         return  # the model that is trained on may know further elements
-    trained_on = {file for run in runs for file in _data_files(run) if not _inside(file, output)}
+    names = [name for name in settings.data_files if name != "test" and "validation" not in name]
+    options = [getattr(settings, name) for name in names]
+    trained_on = {file for option in options for file in file_list(option) if file.is_file()}
     known = {z for file in trained_on for z in elements_of(file)}
-    for name, file in tests.items() if known else ():
+    for name, file in settings.test.items() if known else ():
         _check(elements_of(file), known, f"{file}: the test set {name}", "which no training data have")
 
 
