@@ -61,7 +61,9 @@ def start(molecules: int, length: float, seed: int) -> np.ndarray:
     return np.concatenate([geometry @ q + length * (g + 0.5) / side for q, g in zip(rotations, chosen, strict=True)])
 
 
-def water(molecules: int, length: float, *, ewald: bool = False, tolerance: float = 5e-4) -> openmm.System:
+def water(
+    molecules: int, length: float, *, ewald: bool = False, tolerance: float = 5e-4, hydrogen_mass: float = HYDROGEN_MASS
+) -> openmm.System:
     """The OpenMM system in a cube of `length` nm; `tolerance` is that of the Ewald sums."""
     system, force = openmm.System(), openmm.NonbondedForce()
     system.setDefaultPeriodicBoxVectors(*(length * np.eye(3)))
@@ -72,7 +74,7 @@ def water(molecules: int, length: float, *, ewald: bool = False, tolerance: floa
     force.setUseSwitchingFunction(True)
     force.setSwitchingDistance(SWITCH)
     force.setUseDispersionCorrection(False)
-    masses = (MOLAR_MASS - 2 * HYDROGEN_MASS, HYDROGEN_MASS, HYDROGEN_MASS)
+    masses = (MOLAR_MASS - 2 * hydrogen_mass, hydrogen_mass, hydrogen_mass)
     lengths = (OH, OH, 2 * OH * np.sin(HOH / 2))
     for m in range(molecules):
         for mass, charge, epsilon in zip(masses, CHARGES, (EPSILON, 0.0, 0.0), strict=True):

@@ -145,18 +145,42 @@ def test_noise_and_limit_of_explained_forces() -> None:
             noisy.append(exact[27 * k : 27 * k + 27] + 0.1 * torch.from_numpy(rng.normal(size=(27, 3))))
     repeated = Dataset(tuple(fixed), Properties(n_atoms=torch.full((40,), 27), forces=torch.cat(noisy)))
     noise = force_noise(repeated)
-    assert noise["A"] == pytest.approx(0.01, rel=0.05)
+    tag = data.structures[0].tag
+    assert noise == {(tag, "A"): pytest.approx(0.01, rel=0.05)}
     labels = Properties(n_atoms=data.labels.n_atoms, forces=torch.cat(noisy[::8]))
     (row,) = explained_forces(prior, Dataset(data.structures, labels), noise=noise)
     assert row.residual == pytest.approx(0.1, rel=0.1)
     assert row.limit is not None
     assert row.standard_error is not None
     assert abs(row.explained - row.limit) < 0.05
+    with pytest.raises(
+        RequestError, match=r"the noise is that of '350K', the frames are of .*: noise of the"
+    ):
+        explained_forces(prior, data, noise={("350K", "A"): 0.01})
     moved = fixed[1].with_positions(fixed[1].positions + 0.1, id="moved")
     with pytest.raises(RequestError, match=r'"0-0" and "moved" of group .* different positions'):
         force_noise(Dataset((fixed[0], moved), Properties(n_atoms=torch.tensor([27, 27]), forces=torch.cat(noisy[:2]))))
     with pytest.raises(RequestError, match="several frames with the same positions"):
         force_noise(data)
+
+
+def test_noise_of_several_bead_types_and_state_points() -> None:
+    """Each state point has its own noise, each bead type too, and all beads of a state point together."""
+    rng = np.random.default_rng(6)
+    structures, forces = [], []
+    for tag, factor in (("300K", 1.0), ("350K", 2.0)):
+        for copy in range(400):
+            structures.append(
+                Structure([A, A, B], 4.0 * np.eye(3), id=f"{tag}-{copy}", masses=[1.0] * 3, tag=tag, group=tag)
+            )
+            forces.append(torch.from_numpy(rng.normal(scale=factor * np.array([[0.1], [0.1], [0.3]]), size=(3, 3))))
+    noise = force_noise(Dataset(tuple(structures), Properties(n_atoms=torch.full((800,), 3), forces=torch.cat(forces))))
+    expected = {"A": 0.01, "B": 0.09, "all": (2 * 0.01 + 0.09) / 3}
+    assert noise == {
+        (tag, bead): pytest.approx(factor**2 * value, rel=0.1)
+        for tag, factor in (("300K", 1.0), ("350K", 2.0))
+        for bead, value in expected.items()
+    }
 
 
 def test_a_network_is_trained_on_top_of_a_prior(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ several all-atom frames with the same positions of the beads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,23 +56,28 @@ class ExplainedForces:
 
 
 def explained_forces(
-    potential: PotentialLike, dataset: Dataset, *, noise: dict[str, float] | None = None
+    potential: PotentialLike, dataset: Dataset, *, noise: Mapping[tuple[str, str], float] | None = None
 ) -> list[ExplainedForces]:
     """Compare the forces of a model with those of mapped data.
 
     Args:
         potential: the model, or its file.
         dataset: beads with forces that the model was not trained on.
-        noise: variance of a component of the force at fixed beads, (eV/Å)², by bead type (`force_noise`).
+        noise: variance of a component of the force at fixed beads, (eV/Å)², by state point and bead type
+            (`force_noise`). Other state points have no limit: noise depends on the temperature and the density.
 
     Returns:
         A row for each state point and bead type, and one for all beads of a state point where there are several.
 
     Raises:
         MissingLabelError: data without forces.
-        RequestError: a mixture of state points without tags.
+        RequestError: a mixture of state points without tags, or noise of none of the state points.
     """
     check_state_points(dataset.structures, dataset.source or "the data")
+    found = list(dict.fromkeys(s.tag for s in dataset.structures))
+    if noise is not None and not any(tag in found for tag, _ in noise):
+        of, have = (", ".join(map(repr, dict.fromkeys(tags))) for tags in ([tag for tag, _ in noise], found))
+        raise RequestError(f"the noise is that of {of}, the frames are of {have}: noise of the same state points")
     model = as_potential(potential)
     forces = _labeled_forces(dataset)
     predicted = []
@@ -86,12 +92,13 @@ def explained_forces(
     groups = np.repeat([s.group or s.id for s in dataset.structures], sizes)
     numbers = dataset.numbers.numpy()
     rows = []
-    for tag in dict.fromkeys(s.tag for s in dataset.structures):
+    for tag in found:
         types = np.unique(numbers[tags == tag]).tolist()
         for number in [*types, *([None] if len(types) > 1 else [])]:
             chosen = (tags == tag) & (True if number is None else numbers == number)
-            name = "all" if number is None else species_name(number)
-            rows.append(_row(tag, name, totals[chosen], squares[chosen], groups[chosen], (noise or {}).get(name)))
+            name = _bead_name(number)
+            own = (noise or {}).get((tag, name))
+            rows.append(_row(tag, name, totals[chosen], squares[chosen], groups[chosen], own))
     return rows
 
 
@@ -118,7 +125,7 @@ def _row(
     )
 
 
-def force_noise(dataset: Dataset) -> dict[str, float]:
+def force_noise(dataset: Dataset) -> dict[tuple[str, str], float]:
     """Variance of the force at fixed positions of the beads.
 
     Args:
@@ -126,7 +133,8 @@ def force_noise(dataset: Dataset) -> dict[str, float]:
             atoms; the frames of a set have the same group.
 
     Returns:
-        Variance of a component of the force, (eV/Å)², by bead type: the mean over all sets.
+        Variance of a component of the force, (eV/Å)², by state point (the tag of the frames) and bead type: the mean
+        over all sets. Where there are several bead types, also that of all beads ("all").
 
     Raises:
         MissingLabelError: data without forces.
@@ -137,7 +145,7 @@ def force_noise(dataset: Dataset) -> dict[str, float]:
     for i, structure in enumerate(dataset.structures):
         members.setdefault(structure.group, []).append(i)
     starts = np.cumsum([0, *map(len, dataset.structures)])
-    sums: dict[int, list[float]] = {}
+    sums: dict[tuple[str, str], list[float]] = {}
     for group, frames in members.items():
         if len(frames) < 2:
             continue
@@ -147,21 +155,27 @@ def force_noise(dataset: Dataset) -> dict[str, float]:
             if len(other) != len(first) or np.abs(other.positions - first.positions).max() > _SAME_PLACE:
                 raise RequestError(
                     f'the frames "{first.id}" and "{other.id}" of group {group!r} have beads at different positions: '
-                    "the "
-                    "noise of the forces is that at fixed beads. Constrain the beads, and give each set of frames a "
-                    "group"
+                    "the noise of the forces is that at fixed beads. Constrain the beads, and give each set of frames "
+                    "a group"
                 )
         values = np.stack([forces[starts[i] : starts[i + 1]] for i in frames])
         variances = values.var(axis=0, ddof=1).mean(1)
-        for number in np.unique(first.numbers).tolist():
-            entry = sums.setdefault(number, [0.0, 0.0])
-            entry[0] += float(variances[first.numbers == number].sum())
-            entry[1] += float((first.numbers == number).sum())
+        types = np.unique(first.numbers).tolist()
+        for number in [*types, *([None] if len(types) > 1 else [])]:
+            chosen = np.full(len(first), True) if number is None else first.numbers == number
+            entry = sums.setdefault((first.tag, _bead_name(number)), [0.0, 0.0])
+            entry[0] += float(variances[chosen].sum())
+            entry[1] += float(chosen.sum())
     if not sums:
         raise RequestError(
             "the noise of the forces needs several frames with the same positions of the beads (a group)"
         )
-    return {species_name(number): total / count for number, (total, count) in sums.items()}
+    return {key: total / count for key, (total, count) in sums.items()}
+
+
+def _bead_name(number: int | None) -> str:
+    """Name of a bead type; None: of all."""
+    return "all" if number is None else species_name(number)
 
 
 def _labeled_forces(dataset: Dataset) -> Float[Array, "beads 3"]:
