@@ -85,7 +85,7 @@ def trained(data: Dataset, folder: Path, seed: int, options: argparse.Namespace)
         return model
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder / "prior.hesse", fit_prior(data).potential)
-    model_options = MODEL | {"cutoff": options.cutoff, "longest": options.longest}
+    model_options = MODEL | {name: getattr(options, name) for name in ("cutoff", "longest", "features", "blocks")}
     config = {
         "model": model_options, "baseline": str(folder / "prior.hesse"), "steps": options.steps, "seed": seed,
         "weights": {"energy": 0.0, "forces": 1.0, "hvp": 0.0}, "batch": {"structures": options.batch},
@@ -172,6 +172,8 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=float, default=MODEL["longest"], help="Å, distance of the last radial function"
     )
+    parser.add_argument("--features", type=int, default=MODEL["features"])
+    parser.add_argument("--blocks", type=int, default=MODEL["blocks"], help="interaction blocks")
     parser.add_argument("--judge", nargs="+", help="dynamics only at state points whose names begin so")
     parser.add_argument("--unseen", action="store_true", help="dynamics of leave-one-out models at unseen points only")
     options = parse(parser)

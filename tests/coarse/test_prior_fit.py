@@ -153,9 +153,7 @@ def test_noise_and_limit_of_explained_forces() -> None:
     assert row.limit is not None
     assert row.standard_error is not None
     assert abs(row.explained - row.limit) < 0.05
-    with pytest.raises(
-        RequestError, match=r"the noise is that of '350K', the frames are of .*: noise of the"
-    ):
+    with pytest.raises(RequestError, match=r"the noise is that of '350K', the frames are of .*: noise of the"):
         explained_forces(prior, data, noise={("350K", "A"): 0.01})
     moved = fixed[1].with_positions(fixed[1].positions + 0.1, id="moved")
     with pytest.raises(RequestError, match=r'"0-0" and "moved" of group .* different positions'):

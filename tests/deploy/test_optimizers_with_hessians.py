@@ -1,10 +1,12 @@
-"""Sella and geomeTRIC with exact Hessians of a model."""
+"""Sella, geomeTRIC and pysisyphus with exact Hessians of a model."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from ase.io import read, write
 import hesse
 from hesse import HesseCalculator, save_model
 from moving_atoms import tetrahedron
-from oracles import Morse
+from oracles import Morse, rhombus
 
 
 def near_minimum() -> Atoms:
@@ -76,3 +78,34 @@ def test_geometric_takes_the_hessian(tmp_path: Path) -> None:
     energies = [HesseCalculator(potential).get_potential_energy(frame) for frame in frames]
     assert len(frames) > 1
     assert energies[-1] < energies[0]
+
+
+@pytest.mark.slow
+def test_pysisyphus_takes_the_hessian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calculator of the documentation: the numbers in Hartree and Bohr, and a saddle found with exact Hessians."""
+    pytest.importorskip("pysisyphus", reason="needs pysisyphus (make engines)")
+    page = (Path(hesse.__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"^```py\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if "pysis" in block]
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    potential = Morse(cutoff=12.0)
+    start = rhombus().to_ase()
+    write("start.xyz", start, format="xyz")
+    namespace: dict[str, Any] = {}
+    exec(blocks[0], namespace)
+    calculator = namespace["Hesse"](potential)
+    coordinates = start.positions.ravel() / units.Bohr
+    found = calculator.get_hessian(start.get_chemical_symbols(), coordinates)
+    start.calc = HesseCalculator(potential)
+    assert found["energy"] * units.Hartree == pytest.approx(start.get_potential_energy(), abs=1e-9)
+    assert np.allclose(found["forces"] * units.Hartree / units.Bohr, start.get_forces().ravel(), atol=1e-9)
+    energy = lambda x: calculator.get_energy(start.get_chemical_symbols(), x)["energy"]  # noqa: E731
+    step, e = 1e-3, np.eye(12)[0]
+    second = (energy(coordinates + step * e) - 2 * energy(coordinates) + energy(coordinates - step * e)) / step**2
+    assert found["hessian"][0, 0] == pytest.approx(second, rel=1e-3)
+    namespace["Hesse"] = lambda model: calculator
+    exec(blocks[1], namespace)
+    saddle = Atoms(start.symbols, namespace["geometry"].coords3d * units.Bohr, calculator=HesseCalculator(potential))
+    assert np.abs(saddle.get_forces()).max() < 0.05
+    curvature = np.linalg.eigvalsh(saddle.calc.get_hessian(saddle).reshape(12, 12))
+    assert (curvature < -0.1).sum() == 1
