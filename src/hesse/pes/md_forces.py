@@ -22,6 +22,7 @@ from hesse.errors import CompilationError, HesseError, first_line
 from hesse.pes.surface import CountedSurface
 from hesse.potential import Potential, check_elements, dtype_and_device
 from hesse.structures import Batch, Request, Structure, batch_from_pairs, find_neighbors, rng_key
+from hesse.structures.pairs import squared_distances
 
 __all__ = ["BatchedForces", "EngineForces", "ReplicaForces", "compile_forces", "replica_forces"]
 
@@ -177,6 +178,8 @@ class BatchedForces(ReplicaForces):
         self._neighbors = torch.cat([p[1] + first for p, first in zip(self._pairs, self._starts, strict=True)])
         periodic = any(s.periodic for s in self.structures)
         self._shifts = torch.cat([p[2] for p in self._pairs]) if periodic else None
+        vectors = [p[2].to(cell.dtype) @ cell for p, cell in zip(self._pairs, self._cell, strict=True)]
+        self._translations = torch.cat(vectors) if periodic else None
 
     def __call__(self, positions: Float[Tensor, "atoms 3"]) -> EnergiesAndForces:
         """See `ReplicaForces`."""
@@ -240,12 +243,9 @@ class BatchedForces(ReplicaForces):
 
     def _batch(self, positions: Float[Tensor, "atoms 3"]) -> Batch:
         """The batch with the pairs within the cutoff."""
-        vectors = positions[self._neighbors] - positions[self._centers]
-        if self._shifts is not None:
-            cells = self._cell[self._index[self._centers]]
-            vectors = vectors + (self._shifts.to(vectors.dtype)[:, None] @ cells)[:, 0]
-        inside = torch.nonzero(vectors.square().sum(-1) < self.potential.cutoff**2)[:, 0]
-        counts = torch.bincount(self._centers[inside], minlength=len(positions))
+        squared = squared_distances(positions, self._centers, self._neighbors, self._translations)
+        inside = torch.nonzero(squared < self.potential.cutoff**2)[:, 0]
+        counts = torch.bincount(self._centers.index_select(0, inside), minlength=len(positions))
         return batch_from_pairs(
             numbers=self._numbers,
             positions=positions,
@@ -254,8 +254,8 @@ class BatchedForces(ReplicaForces):
             pbc=self._pbc,
             pair_counts=counts,
             pair_starts=counts.cumsum(0) - counts,
-            pair_neighbors=self._neighbors[inside],
-            pair_shifts=None if self._shifts is None else self._shifts[inside],
+            pair_neighbors=self._neighbors.index_select(0, inside),
+            pair_shifts=None if self._shifts is None else self._shifts.index_select(0, inside),
             rng_keys=self._keys,
             ids=tuple(s.id for s in self.structures),
             cutoff=self.potential.cutoff,

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from vesin import NeighborList
@@ -20,7 +20,15 @@ from vesin import NeighborList
 from hesse.errors import GeometryError
 from hesse.runtime.short_repr import ShortRepr
 
-__all__ = ["Neighbors", "PairList", "distance_matrix", "find_neighbors", "neighbor_matrix", "neighbor_pairs"]
+__all__ = [
+    "Neighbors",
+    "PairList",
+    "distance_matrix",
+    "find_neighbors",
+    "neighbor_matrix",
+    "neighbor_pairs",
+    "squared_distances",
+]
 
 _MAX_EXTENT: Final = 1e5
 """Å; longer cells end the process in native code."""
@@ -275,6 +283,34 @@ def _small_molecules(
             atoms = first_atom[same_size[start : start + chunk], None] + np.arange(n)
             within_cutoff = distance_matrix(positions[atoms]) < cutoff
             yield _PairBlock(atoms.reshape(-1), within_cutoff.sum(-1).reshape(-1), np.nonzero(within_cutoff)[2], None)
+
+
+# --- moving atoms -----------------------------------------------------------------------------------------------------
+
+
+def squared_distances(
+    positions: Float[Tensor, "atoms 3"],
+    centers: Int[Tensor, "pairs"],
+    neighbors: Int[Tensor, "pairs"],
+    translations: Float[Tensor, "pairs 3"] | None,
+) -> Float[Tensor, "pairs"]:
+    """Squares of the distances of listed pairs, for lists that are used at many positions.
+
+    Args:
+        positions: Å.
+        centers: index of the first atom of each pair.
+        neighbors: index of the second atom.
+        translations: lattice vector that is added to the second atom, Å; None for no periodic images.
+
+    Returns:
+        Å².
+    """
+    # index_select takes a third of the time of brackets, and three products less than a sum over an axis of 3.
+    vectors = positions.index_select(0, neighbors) - positions.index_select(0, centers)
+    if translations is not None:
+        vectors += translations
+    x, y, z = vectors.unbind(1)
+    return x * x + y * y + z * z
 
 
 # --- matrix -----------------------------------------------------------------------------------------------------------

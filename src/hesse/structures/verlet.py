@@ -14,6 +14,7 @@ from numpy import ndarray as Array
 
 from hesse.errors import ConfigError, GeometryError
 from hesse.structures import Batch, Structure, batch_from_pairs, find_neighbors, rng_key
+from hesse.structures.pairs import squared_distances
 
 __all__ = ["VerletNeighborList"]
 
@@ -88,6 +89,14 @@ class _Reference:
             torch.from_numpy(index).to(device) for index in (pairs.centers, pairs.neighbors)
         )
         self.cell_shifts = torch.from_numpy(pairs.cell_shifts).to(device) if structure.periodic else None
+        self._cell, self._translations = structure.cell, self._translations_in(structure.cell)
+
+    def _translations_in(self, cell: Float[Array, "3 3"]) -> torch.Tensor | None:
+        """Translation of the second atom of each pair, Å."""
+        if self.cell_shifts is None:
+            return None
+        vectors = torch.tensor(cell, device=self.cell_shifts.device)
+        return self.cell_shifts.to(vectors.dtype) @ vectors
 
     def tracked_positions(self, structure: Structure, cutoff: float, skin: float) -> Float[Array, "n 3"] | None:
         """Positions of the structure, with each atom in the cell in which the list has it; None if the list is no
@@ -110,30 +119,27 @@ class _Reference:
         """Batch with the pairs within the cutoff at `positions`."""
         device = self.numbers.device
         coordinates, cell = torch.tensor(positions, device=device), torch.tensor(structure.cell, device=device)
-        vectors = coordinates[self.neighbors] - coordinates[self.centers]
-        if self.cell_shifts is not None:
-            vectors = vectors + self.cell_shifts.to(vectors.dtype) @ cell
-        squared = vectors.square().sum(-1)
+        if not np.array_equal(structure.cell, self._cell):
+            self._cell, self._translations = structure.cell, self._translations_in(structure.cell)
+        squared = squared_distances(coordinates, self.centers, self.neighbors, self._translations)
+        if len(squared) and float(squared.min()) < MIN_DISTANCE**2:
+            self._raise_overlap(structure, squared.argmin(), float(squared.min()))
         inside = torch.nonzero(squared < cutoff**2)[:, 0]
-        if len(inside) and float(squared[inside].min()) < MIN_DISTANCE**2:
-            self._raise_overlap(structure, inside[squared[inside].argmin()], float(squared[inside].min()))
-        centers = self.centers[inside]
-        counts = torch.bincount(centers, minlength=len(structure))
-        batch = batch_from_pairs(
+        counts = torch.bincount(self.centers.index_select(0, inside), minlength=len(structure))
+        return batch_from_pairs(
             numbers=self.numbers,
-            positions=coordinates,
+            positions=coordinates.to(dtype),
             n_atoms=torch.tensor([len(structure)], device=device),
-            cell=cell[None],
+            cell=cell[None].to(dtype),
             pbc=torch.tensor([structure.pbc], device=device),
             pair_counts=counts,
             pair_starts=counts.cumsum(0) - counts,
-            pair_neighbors=self.neighbors[inside],
-            pair_shifts=None if self.cell_shifts is None else self.cell_shifts[inside],
+            pair_neighbors=self.neighbors.index_select(0, inside),
+            pair_shifts=None if self.cell_shifts is None else self.cell_shifts.index_select(0, inside),
             rng_keys=torch.tensor([rng_key(structure.id)], device=device),
             ids=(structure.id,),
             cutoff=cutoff,
         )
-        return batch.to(dtype=dtype)
 
     def _raise_overlap(self, structure: Structure, pair: torch.Tensor, squared: float) -> None:
         i, j = int(self.centers[pair]), int(self.neighbors[pair])
