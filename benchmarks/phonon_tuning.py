@@ -1,6 +1,6 @@
 """Phonon fine-tuning of a small network on KCl: displaced forces alone against Hessian-vector products.
 
-    python benchmarks/phonon_tuning.py OUT --kcl KCl-SSCHA [--seeds 0 1 2]
+    python benchmarks/phonon_tuning.py OUT --kcl KCl-SSCHA [--seeds 0 1 2] [--weights 100 1000]
 
 `KCl-SSCHA` is the folder of phonopy's example: 120 supercells with random displacements, energies and forces, and the
 harmonic force constants of the same supercell. Frames with forces up to 5 eV/Å train a network from scratch on energies
@@ -45,11 +45,7 @@ BASE: dict[str, Any] = {
     "checkpoint_every": 50,
 }
 TUNE = BASE | {"steps": 400, "optimizer": {"learning_rate": 2e-3}}
-SCHEMES: dict[str, dict[str, float]] = {
-    "frames": {"energy": 1.0, "forces": 1.0, "hvp": 0.0},
-    "forces": {"energy": 1.0, "forces": 1.0, "hvp": 0.0},
-    "products": {"energy": 1.0, "forces": 1.0, "hvp": 1000.0},
-}
+FRAMES = {"energy": 1.0, "forces": 1.0, "hvp": 0.0}
 
 
 def frames(folder: Path) -> tuple[hesse.Dataset, hesse.Dataset]:
@@ -112,27 +108,32 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kcl", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--weights", type=float, nargs="+", default=[1000.0], help="of the products, a run for each")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     train, kept = frames(options.kcl)
     reference = read_phonons(options.kcl / "phonopy_fc222_JPCM2022.yaml.xz", born=False)
     pairs = crystal_labels(reference, images=IMAGES).dataset
     moved = displaced(pairs)
+    schemes = {"frames": FRAMES, "forces": FRAMES}
+    schemes |= {f"products-{weight:g}": FRAMES | {"hvp": weight} for weight in options.weights}
     data = {"frames": train, "forces": train + moved, "products": train + copies(pairs, 1)}
     print(f"{len(train)} frames to train on, {len(kept)} kept, {len(moved)} displaced supercells", flush=True)
     results: dict[str, list[dict[str, float]]] = {}
     for seed in options.seeds:
         base = options.out / f"base-{seed}"
-        for name in ("base", *SCHEMES):
+        for name in ("base", *schemes):
             folder = base if name == "base" else options.out / f"{name}-{seed}"
             done = folder / "judged.json"
             if not done.is_file():
-                settings = (BASE if name == "base" else TUNE | {"weights": SCHEMES[name]}) | {"seed": seed}
+                settings = (BASE if name == "base" else TUNE | {"weights": schemes[name]}) | {"seed": seed}
                 if name == "base":
                     hesse.train(train, config=settings, output=folder, quiet=True)
                 else:
                     start = hesse.as_potential(base / "model.hesse")
-                    hesse.train(data[name], config=settings, output=folder, potential=start, quiet=True)
+                    hesse.train(
+                        data[name.partition("-")[0]], config=settings, output=folder, potential=start, quiet=True
+                    )
                 done.write_text(json.dumps(judge(folder / "model.hesse", reference, kept)))
             results.setdefault(name, []).append(json.loads(done.read_text()))
             print(seed, name, results[name][-1], flush=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
@@ -106,6 +106,7 @@ class HesseCalculator(Calculator):
         self._environments = known_environments(self.potential)
         self._n_geometries = 0
         self._has_warned = False
+        self._formula: tuple[Int[Array, "n"], str] | None = None
 
     @classmethod
     def from_file(
@@ -259,10 +260,13 @@ class HesseCalculator(Calculator):
         return self.neighbor_list.batch(self._structure(atoms), dtype=self.dtype, device=self.device)
 
     def _structure(self, atoms: Atoms) -> Structure:
+        numbers = species_numbers(atoms)
+        if self._formula is None or not np.array_equal(self._formula[0], numbers):
+            self._formula = np.array(numbers), atoms.get_chemical_formula()  # slow: once for all steps of dynamics
         return Structure(
-            species_numbers(atoms),
+            numbers,
             atoms.positions,
-            id=atoms.info.get("structure_id") or atoms.get_chemical_formula(),
+            id=atoms.info.get("structure_id") or self._formula[1],
             cell=np.asarray(atoms.cell),
             pbc=tuple(atoms.pbc),
         )

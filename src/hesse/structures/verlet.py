@@ -104,6 +104,10 @@ class _Reference:
         reference = self.structure
         if skin == 0 or structure.pbc != reference.pbc or not np.array_equal(structure.numbers, reference.numbers):
             return None
+        if not structure.periodic:
+            moved = structure.positions - self.positions
+            farthest = float(np.sqrt(np.einsum("ia,ia->i", moved, moved).max()))
+            return structure.positions if 2.0 * farthest <= skin else None
         lattice = structure.cell[list(structure.pbc)]
         # Directions normal to all lattice vectors are not deformed.
         deformation = np.eye(3) + np.linalg.pinv(self.lattice) @ (lattice - self.lattice)
