@@ -135,7 +135,7 @@ def main() -> None:
     found = np.mean(memory, axis=0)
     for lag in (1, options.samples // 4, options.samples // 2, options.samples - 1):
         print(f"correlation of the dipoles after {lag * options.interval:g} ps: {found[lag]:.3f}")
-    for part in (4, 2, 1):
+    for part in (part for part in (4, 2, 1) if options.samples // part > 1):
         first = [k for k in range(len(data)) if k % options.samples < options.samples // part]
         time = options.interval * (options.samples // part)
         print(f"variance of the forces at fixed centers, {time:g} ps: {force_noise(data[first])} (eV/Å)²")
