@@ -33,13 +33,14 @@ lint: venv
 
 venv: $(VENV)/.ready
 
-# PyTorch first and by exact version: otherwise the newest build is taken, whatever it brings with it.
+# PyTorch first and by exact version: otherwise the newest build is taken, whatever it brings with it. Modules are
+# compiled when they are imported first (--no-compile): most of 16,000 never are, and it takes a minute and a half.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Hesse needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[xtb,qc,cluster,formats,materials,coarse,tensorboard,peers,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e ".[xtb,qc,cluster,formats,materials,coarse,tensorboard,peers,dev]" -c constraints.txt
 	@touch $@
 
 clean:

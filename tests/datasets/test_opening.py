@@ -8,8 +8,8 @@ import pytest
 
 import hesse
 from hesse.datasets import Dataset, join_datasets, names_of_files, open_datasets, write_dataset
-from hesse.datasets.opening import as_dataset_like
-from hesse.errors import RequestError
+from hesse.datasets.opening import as_dataset_like, read_elements
+from hesse.errors import FileFormatError, RequestError
 from oracles import Morse, labeled, molecules
 
 
@@ -41,6 +41,20 @@ def test_repeated_ids_get_the_name_of_their_file(tmp_path: Path) -> None:
     first = data(1).ids[0]
     assert joined.ids[0] == f"{names[0]}/{first}"
     assert joined.ids[-2] == f"c/{first}"
+
+
+def test_elements_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Hesse's own files only the atomic numbers are read; a damaged file is told."""
+    dataset = data(3)
+    expected = set(dataset.numbers.tolist())
+    write_dataset(tmp_path / "a.xyz", dataset)
+    write_dataset(tmp_path / "a.h5", dataset)
+    assert read_elements(tmp_path / "a.xyz") == expected
+    monkeypatch.setattr("hesse.datasets.opening.read_dataset", lambda *_, **__: pytest.fail("the whole file is read"))
+    assert read_elements(tmp_path / "a.h5") == expected
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(FileFormatError, match=r"a\.h5"):
+        read_elements(tmp_path / "a.h5")
 
 
 def test_wrong_lists_get_a_reply(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hesse.datasets.streaming import BLOCKS_PER_BUFFER, BUFFERS, DatasetLike, St
 from hesse.datasets.transforms import join_datasets
 from hesse.errors import FileFormatError, RequestError, UnitError
 
-__all__ = ["TrainingSource", "as_dataset_like", "names_of_files", "open_dataset", "open_datasets"]
+__all__ = ["TrainingSource", "as_dataset_like", "names_of_files", "open_dataset", "open_datasets", "read_elements"]
 
 _MIB: Final = 2**20
 TrainingSource: TypeAlias = "DatasetLike | DatasetSource | Iterable[str | Path]"
@@ -166,3 +166,23 @@ def _check_native_units(reader: ChunkedReader) -> None:
                 f"{reader.path}: {problem}, but only files in eV and Å can be streamed. Convert it first: "
                 f"`hesse convert {reader.path.name} OUT.h5 --{key.replace('_', '-')} …`"
             )
+
+
+def read_elements(path: str | Path) -> frozenset[int]:
+    """Read which elements a data set holds. Of Hesse's own HDF5, nothing else is read.
+
+    Args:
+        path: a file of any format that `read_dataset` knows.
+
+    Returns:
+        Atomic numbers, and numbers of bead types.
+
+    Raises:
+        HesseError: see `read_dataset`.
+    """
+    path = as_path(path)
+    if find_format(path).name == FORMAT:
+        numbers = ChunkedReader(path).read_array("structures/numbers")
+    else:
+        numbers = read_dataset(path, check=False).numbers.numpy()
+    return frozenset(np.unique(numbers).tolist())

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
-from hesse.datasets import read_dataset
+from hesse.datasets.opening import read_elements
 from hesse.errors import FileFormatError, UnknownElementError
 from hesse.models import read_model_header
 from hesse.recipes.protocols.recipe_settings import RecipeSettings, file_list
@@ -38,7 +36,7 @@ def check_stage_inputs(stages: Sequence[Stage], settings: RecipeSettings) -> Non
     for path, stage in given.items():
         if not path.is_file():
             raise FileFormatError(f"{path}: there is no such file, which the stage {stage} of the recipe reads")
-    elements_of = cache(_elements_of)
+    elements_of = cache(read_elements)
     for run in runs:
         data = [file for file in _data_files(run) if not _inside(file, output)]
         if run.baseline is not None and not _inside(run.baseline, output):
@@ -63,10 +61,6 @@ def _inside(path: Path, output: Path) -> bool:
 
 def _data_files(run: RunConfig) -> tuple[Path, ...]:
     return (*run.data.train_files, *run.data.replay_files)
-
-
-def _elements_of(file: Path) -> frozenset[int]:
-    return frozenset(int(z) for z in np.unique(read_dataset(file, check=False).numbers))
 
 
 def _check(elements: frozenset[int], known: set[int], what: str, reason: str) -> None:
