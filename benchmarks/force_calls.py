@@ -2,6 +2,7 @@
 
     python benchmarks/force_calls.py            # 9, 60, 512 and 4,096 atoms; minutes
     python benchmarks/force_calls.py --atoms 9
+    python benchmarks/force_calls.py --atoms 4096 --without TorchANI hippynn    # which need tens of GB there
 
 Atoms move a little between calls, as in dynamics. The calculators take turns; medians of the process time of one
 thread in float32, neighbor search and all of ASE included. Networks of a pair have the same weights: ANI (a member
@@ -16,7 +17,7 @@ import copy
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -86,16 +87,18 @@ def step_time(atoms: Atoms, rng: np.random.Generator) -> float:
     return 1e3 * (time.process_time() - started)
 
 
-def measure(n_atoms: int) -> None:
-    """Print the times of all calculators on one system."""
+def measure(n_atoms: int, without: Sequence[str]) -> None:
+    """Print the times of all calculators but some on one system."""
     rng, systems, first = np.random.default_rng(0), {}, {}
     for name, calculator in calculators().items():
+        if any(name.startswith(start) for start in without):
+            continue
         atoms = SYSTEMS[n_atoms]()
         atoms.calc = calculator
         try:
             first[name] = step_time(atoms, rng)
         except Exception as error:  # another program's reasons
-            print(f"{n_atoms} atoms, {name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
+            print(f"{n_atoms} atoms, {name}: {type(error).__name__}: {str(error)[:100]}", flush=True)
             continue
         systems[name] = atoms
         if n_atoms <= 60:
@@ -116,11 +119,12 @@ def main() -> None:
     """Measure the systems that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atoms", type=int, nargs="+", choices=sorted(SYSTEMS), default=sorted(SYSTEMS))
+    parser.add_argument("--without", nargs="*", default=[], help="calculators whose names begin so")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for n_atoms in options.atoms:
-        measure(n_atoms)
+        measure(n_atoms, options.without)
 
 
 if __name__ == "__main__":
