@@ -15,7 +15,7 @@ from hesse.datasets import Dataset, open_dataset, write_dataset
 from hesse.errors import ConfigError, InterruptedRunError, MissingLabelError, UnknownElementError
 from hesse.losses import weighted_loss
 from hesse.models import load_model
-from hesse.structures import Request
+from hesse.structures import Properties, Request
 from hesse.training import train, trainer
 from hesse.training.config_file import load_config, run_from_config
 from oracles import labeled, molecules
@@ -77,6 +77,27 @@ def test_an_interrupted_run_with_replay_continues_bitwise_identical(
     run(tmp_path / "interrupted", **options)
     run(tmp_path / "uninterrupted", **options)
     assert_same_run(tmp_path / "uninterrupted", tmp_path / "interrupted")
+
+
+def test_special_structures_need_only_curvature(tmp_path: Path) -> None:
+    """Products of the training data, energies and forces of the replay data, which also give energies per element."""
+    special = special_data()
+    n_atoms, probes, hvp = special.labels.n_atoms, special.labels.probes, special.labels.hvp
+    products = Dataset(special.structures, Properties(n_atoms=n_atoms, probes=probes, hvp=hvp), {"level": "another"})
+    settings = config(batch={"structures": 2}, replay={"steps": 1})
+    other = ordinary_data()
+    model = train(products, None, settings, output=tmp_path / "run", replay=other, quiet=True).potential
+    rows = [row for row in record(tmp_path / "run") if row["kind"] == "train"]
+    assert [("hvp" in row) for row in rows] == [step % 2 == 0 for step in range(20)]
+    assert all("energy" in row and "forces" in row for row in rows[1::2])
+    plain = train(other, None, config(steps=1, weights={"hvp": 0}), output=tmp_path / "plain", quiet=True).potential
+    (name,) = (name for name in model.state_dict() if "reference" in name)
+    torch.testing.assert_close(model.state_dict()[name], plain.state_dict()[name])
+    with pytest.raises(MissingLabelError, match="no structure holds the label 'energy'"):
+        train(products, None, settings, output=tmp_path / "no", quiet=True)
+    bare = Dataset(special.structures, Properties(n_atoms=n_atoms))
+    with pytest.raises(MissingLabelError, match=r"no structure holds the label 'energy' \(found: none\)"):
+        train(bare, None, settings, output=tmp_path / "bare", replay=other, quiet=True)
 
 
 def test_energies_per_element_come_from_replay_data_of_the_same_level(tmp_path: Path) -> None:

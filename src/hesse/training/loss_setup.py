@@ -11,9 +11,10 @@ import torch
 
 from hesse.datasets import DatasetLike
 from hesse.errors import ConfigError
-from hesse.losses import Loss, LossWeights
+from hesse.losses import Loss, LossTerm, LossWeights
 from hesse.training.compile_policy import state_restored
 from hesse.training.loader import TrainingLoader
+from hesse.training.replay_data import CURVATURE
 from hesse.training.step import LossAndGradient, sum_counts
 
 __all__ = ["TermStart", "balanced_weights", "describe_terms", "measure_terms", "set_up_loss"]
@@ -43,7 +44,13 @@ class TermStart:
 
 
 def set_up_loss(
-    gradient: LossAndGradient, loader: TrainingLoader, data: DatasetLike, *, fresh_probes: bool, balance: bool
+    gradient: LossAndGradient,
+    loader: TrainingLoader,
+    data: DatasetLike,
+    *,
+    replay: tuple[TrainingLoader, DatasetLike] | None = None,
+    fresh_probes: bool,
+    balance: bool,
 ) -> tuple[dict[str, float], Sequence[str]]:
     """Check that every term is in the loss, and measure the weights if that is requested. Process 0 does it for all.
 
@@ -51,6 +58,7 @@ def set_up_loss(
         gradient: loss and gradient.
         loader: the loader of the run.
         data: training data.
+        replay: loader and data of replay steps, if any, for terms whose label the training data lack.
         fresh_probes: whether products are computed from Hessians.
         balance: whether to measure the weights.
 
@@ -60,15 +68,33 @@ def set_up_loss(
     Raises:
         ConfigError: see `measure_terms` and `balanced_weights`.
     """
-    terms = gradient.communicator.run_on_rank_zero(
-        lambda: measure_terms(gradient, loader, data, fresh_probes=fresh_probes, average=balance)
+    own, other = gradient.loss.terms, tuple[LossTerm, ...]()
+    if replay is not None:
+        own = tuple(term for term in gradient.loss if _count(term, data, fresh_probes) or term.quantity in CURVATURE)
+        other = tuple(term for term in gradient.loss if term not in own)
+
+    def measure() -> dict[str, TermStart]:
+        found = measure_terms(gradient, loader, data, fresh_probes=fresh_probes, average=balance, terms=own)
+        if replay is not None and other:
+            found |= measure_terms(gradient, *replay, fresh_probes=fresh_probes, average=balance, terms=other)
+        return {term.name: found[term.name] for term in gradient.loss}
+
+    started = gradient.communicator.run_on_rank_zero(measure)
+    weights = balanced_weights(gradient.loss, started) if balance else gradient.loss.weights()
+    lines = describe_terms(
+        gradient.loss, data, weights, replay=replay and replay[1], fresh_probes=fresh_probes, balanced=balance
     )
-    weights = balanced_weights(gradient.loss, terms) if balance else gradient.loss.weights()
-    return weights, describe_terms(gradient.loss, data, weights, fresh_probes=fresh_probes, balanced=balance)
+    return weights, lines
 
 
 def measure_terms(
-    gradient: LossAndGradient, loader: TrainingLoader, data: DatasetLike, *, fresh_probes: bool, average: bool
+    gradient: LossAndGradient,
+    loader: TrainingLoader,
+    data: DatasetLike,
+    *,
+    fresh_probes: bool,
+    average: bool,
+    terms: Sequence[LossTerm] | None = None,
 ) -> dict[str, TermStart]:
     """Evaluate each term of the loss alone, on batches that hold its label.
 
@@ -80,6 +106,7 @@ def measure_terms(
         data: training data.
         fresh_probes: whether products are computed from Hessians.
         average: average over several batches; otherwise the first batch with a gradient is enough.
+        terms: the terms to measure; None for all.
 
     Returns:
         Value and gradient norm of each term, by name.
@@ -89,8 +116,8 @@ def measure_terms(
     """
     batches = loader.epoch(0)
     result: dict[str, TermStart] = {}
-    for term in gradient.loss:
-        label = "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
+    for term in gradient.loss.terms if terms is None else terms:
+        label = _label(term, fresh_probes)
         held = None if term.entry.role == "output" else _has(data, label)
         values: list[float] = []
         squares: list[float] = []
@@ -109,8 +136,8 @@ def measure_terms(
                 counts = sum_counts(gradient.loss, microbatches, weights)
                 if not float(counts[term.name]) > 0:
                     continue
-                total, terms = gradient(microbatches, weights, counts)
-                if term.name not in terms:
+                total, by_name = gradient(microbatches, weights, counts)
+                if term.name not in by_name:
                     raise ConfigError(
                         f"the loss term {term.name} has a weight, but is not in the loss: the potential does not "
                         f"predict {term.quantity}. Set its weight to zero, or use another potential."
@@ -163,7 +190,13 @@ def balanced_weights(loss: Loss, terms: Mapping[str, TermStart]) -> dict[str, fl
 
 
 def describe_terms(
-    loss: Loss, data: DatasetLike, weights: Mapping[str, float], *, fresh_probes: bool, balanced: bool
+    loss: Loss,
+    data: DatasetLike,
+    weights: Mapping[str, float],
+    *,
+    replay: DatasetLike | None = None,
+    fresh_probes: bool,
+    balanced: bool,
 ) -> Sequence[str]:
     """Lines about the terms of the loss, for the record of a run.
 
@@ -171,6 +204,7 @@ def describe_terms(
         loss: the loss.
         data: training data.
         weights: weight of each term by name.
+        replay: replay data, if any; they are named for terms whose label the training data lack.
         fresh_probes: whether products are computed from Hessians.
         balanced: whether the weights were measured.
 
@@ -180,10 +214,11 @@ def describe_terms(
     """
     parts = []
     for term in loss:
-        label = "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
-        count = len(data) if term.entry.role == "output" else int(_has(data, label).sum())
         form = "" if term.form == "mse" else f" {term.form}"
-        parts.append(f"{term.name}{form} {weights[term.name]:.3g} ({count} of {len(data)} structures)")
+        holders = f"{_count(term, data, fresh_probes)} of {len(data)} structures"
+        if replay is not None and not _count(term, data, fresh_probes):
+            holders = f"{_count(term, replay, fresh_probes)} of {len(replay)} replay structures"
+        parts.append(f"{term.name}{form} {weights[term.name]:.3g} ({holders})")
     lines = [f"loss terms and weights: {', '.join(parts)}"]
     if balanced:
         first = weights[loss.terms[0].name]
@@ -203,6 +238,16 @@ def describe_terms(
                 "of a new network): consider numbers (docs/choosing-weights.md)"
             )
     return lines
+
+
+def _label(term: LossTerm, fresh_probes: bool) -> str:
+    """The label that a term needs."""
+    return "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
+
+
+def _count(term: LossTerm, data: DatasetLike, fresh_probes: bool) -> int:
+    """Number of structures with the label of a term."""
+    return len(data) if term.entry.role == "output" else int(_has(data, _label(term, fresh_probes)).sum())
 
 
 def _has(data: DatasetLike, name: str) -> torch.Tensor:

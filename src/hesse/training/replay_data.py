@@ -81,12 +81,12 @@ def broad_data(training: DatasetLike, replay: DatasetLike | None) -> DatasetLike
         replay: replay data, if any.
 
     Returns:
-        The replay data if they have energies of the same level and all elements of the training data, which are then
-        the special ones; otherwise the training data.
+        The replay data if they have all elements of the training data, which are then the special ones, and energies
+        of the same level, or the only energies; otherwise the training data.
     """
     if replay is None or not replay.has("energy") or not set(training.elements) <= set(replay.elements):
         return training
-    return replay if same_level(training, replay) else training
+    return replay if same_level(training, replay) or not training.has("energy") else training
 
 
 def same_level(one: DatasetLike, other: DatasetLike) -> bool:

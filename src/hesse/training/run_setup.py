@@ -11,7 +11,7 @@ from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
 from hesse.training.config import TrainConfig
 from hesse.training.data_checks import check_one_charge_state, check_standard_masses, check_weights
-from hesse.training.replay_data import broad_data, check_replay
+from hesse.training.replay_data import CURVATURE, broad_data, check_replay
 
 __all__ = ["check_data", "weight_decay_groups"]
 
@@ -32,8 +32,9 @@ def check_data(
             data is given without them.
         LabelValueError: a structure whose weight is negative or not a number, structures of several charges or
             multiplicities without `config.allow_mixed_charges`, or masses of isotopes with terms weighted by masses.
-        MissingLabelError: no training structure has a label whose weight is above zero, or all that have it have
-            themselves the weight zero; or no validation structure has any of these labels.
+        MissingLabelError: no training structure has a label whose weight is above zero (nor, for energies and the like,
+            a replay structure), or all that have it have themselves the weight zero; or no validation structure has any
+            of these labels.
         UnknownElementError: validation data contain an element that training data lack.
     """
     loss = config.make_loss()
@@ -41,7 +42,11 @@ def check_data(
     if not active:
         raise ConfigError("the loss is a regularizer only: give the weight of a label")
     fresh = config.probe.source == "fresh"
-    training.check_has_labels(*("hessian" if name == "hvp" and fresh else name for name in active))
+    needed = ["hessian" if name == "hvp" and fresh else name for name in active]
+    in_replay = [name for name in needed if replay is not None and name not in CURVATURE and replay.has(name)]
+    if not any(training.has(name) for name in needed):
+        in_replay = []  # nothing to train on
+    training.check_has_labels(*(name for name in needed if name not in in_replay))
     check_weights(training, loss)
     if validation is not None:
         check_weights(validation)

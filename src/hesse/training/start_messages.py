@@ -13,7 +13,7 @@ __all__ = ["curvature_messages", "idle_messages", "reference_energy_messages", "
 
 
 def start_messages(
-    training: DatasetLike, validation: DatasetLike | None, config: TrainConfig, *, fitted: bool
+    training: DatasetLike, validation: DatasetLike | None, config: TrainConfig, *, fitted_to: DatasetLike | None
 ) -> list[str]:
     """Messages about labels and energies per element, for the record of a run.
 
@@ -21,15 +21,16 @@ def start_messages(
         training: training data.
         validation: validation data, if any.
         config: settings of the run.
-        fitted: whether energies per element were fitted to the training energies.
+        fitted_to: the data to whose energies those per element were fitted: training or replay data; None if they were
+            not fitted.
 
     Returns:
         One line each; none if there is nothing to say.
     """
-    return [
-        *([] if validation is None else curvature_messages(validation, config)),
-        *(reference_energy_messages(training) if fitted and not trains_atomic_energies(config, training) else []),
-    ]
+    messages = [] if validation is None else curvature_messages(validation, config)
+    if fitted_to is not None and not trains_atomic_energies(config, training):
+        messages += reference_energy_messages(fitted_to)
+    return messages
 
 
 def idle_messages(n_structures: int, max_structures: int, n_processes: int) -> list[str]:
@@ -72,17 +73,16 @@ def curvature_messages(validation: DatasetLike, config: TrainConfig) -> list[str
     ]
 
 
-def reference_energy_messages(training: DatasetLike) -> list[str]:
+def reference_energy_messages(data: DatasetLike) -> list[str]:
     """Say that the compositions of the training data do not determine the energies of all elements.
 
     Args:
-        training: training data, to which energies per element were fitted.
+        data: training or replay data, to which energies per element were fitted.
 
     Returns:
         One line if so, none otherwise.
     """
-    elements = training.elements
-    free = undetermined_elements(training.numbers, training.energies(), elements)
+    free = undetermined_elements(data.numbers, data.energies(), data.elements)
     if not free:
         return []
     symbols = ", ".join(species_names(free))

@@ -94,6 +94,13 @@ class StepBatches:
             self._cycle = 1 + (config.replay or ReplayConfig()).steps
             self._replay_loader = TrainingLoader(replay, without_curvature_terms(config), cutoff, communicator)
 
+    @property
+    def replay_source(self) -> tuple[TrainingLoader, DatasetLike] | None:
+        """Loader and data of replay steps; None without replay."""
+        if self._replay_loader is None or self.replay is None:
+            return None
+        return self._replay_loader, self.replay
+
     def next(self, state: TrainState) -> StepBatch:
         """The batch of the next step.
 

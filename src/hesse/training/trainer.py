@@ -99,7 +99,7 @@ class Trainer:
         self.training, self.config, self.folder, self.communicator = training, config, folder, communicator
         device_config = config.model_copy(update={"device": device})
         self.model = build_initial_potential(device_config, broad, initial_potential)
-        self.fits_reference_energies = fits_reference_energies(config, initial_potential)
+        self.fitted_to = broad if fits_reference_energies(config, initial_potential) else None
         communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
         self.batches = StepBatches(training, replay, device_config, self.model.cutoff, communicator)
         self.loss = config.make_loss()
@@ -207,11 +207,12 @@ class Trainer:
             self.gradient,
             self.batches.loader,
             self.training,
+            replay=self.batches.replay_source,
             fresh_probes=self.config.probe.source == "fresh",
             balance=balance,
         )
         self.state.weights = self.weights if balance else None
-        start = start_messages(self.training, held_out, self.config, fitted=self.fits_reference_energies)
+        start = start_messages(self.training, held_out, self.config, fitted_to=self.fitted_to)
         if not quiet:  # not in the record, which is the same for all numbers of processes
             for text in idle_messages(len(self.training), self.config.batch.structures, self.communicator.size):
                 print(text, file=sys.stderr)
