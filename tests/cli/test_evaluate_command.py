@@ -232,7 +232,7 @@ def test_a_page(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
     code, _, err = run("evaluate", model, file, other, "--page", page, "--suite", "curvature", "--quiet")
     assert (code, err) == (0, "")
     text = page.read_text()
-    for words in ("Is model good enough?", "On test-set, 4 structures", "On noisy, 4 structures", "closed form",
+    for words in ("Is “model” good enough?", "On test-set, 4 structures", "On noisy, 4 structures", "closed form",
                   "not meaningful below", "but the model was trained on", "that of the model, on cpu"):  # fmt: skip
         assert words in text, words
     assert not list(tmp_path.glob("page.html.*"))

@@ -106,7 +106,8 @@ def test_the_page_has_all_parts_and_refers_to_nothing() -> None:
     parts += ["Searches for transition states", "Runs of dynamics", "Methods", "Where this comes from"]
     assert found.headings == parts
     for words in ("Good enough for", "barriers at known geometries (0.23 to 0.69 kcal/mol)", "another level of theory",
-                  "These data do not decide", "wB97M-V", hesse.__version__, "650i", "700i"):  # fmt: skip
+                  "These data do not decide", "wB97M-V", hesse.__version__, "650i", "700i",
+                  "right number of negative modes", "67.0", "9.00 to 99.0"):  # fmt: skip
         assert words in found.text, words
     assert html.index("Good enough for") < html.index("<table")
     assert page() == page()
@@ -117,7 +118,7 @@ def test_names_are_escaped_everywhere() -> None:
     assert '<script>alert("x")' not in html
     assert html.count("<script>") == 1
     assert "49" not in Page(html).text[:60]
-    assert f"Is {HOSTILE} good enough?" in Page(html).text
+    assert f"Is “{HOSTILE}” good enough?" in Page(html).text
 
 
 def test_points_and_drawings_have_names() -> None:

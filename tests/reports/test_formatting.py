@@ -38,9 +38,16 @@ def test_percentages_have_a_sign() -> None:
     assert (format_percent(-66.4), format_percent(3.21, 1), format_percent(-0.2), format_percent(None)) == (
         "−66 %",
         "+3.2 %",
-        "0 %",
+        "−0.2 %",
         "–",
     )
+    assert [format_percent(value) for value in (0.97, -0.021, 0.0, 1e-9, 1.4)] == [
+        "+1.0 %",
+        "−0.02 %",
+        "0 %",
+        "0 %",
+        "+1 %",
+    ], "a small change is not none"
     assert format_signed(-1.0) == "−1"
 
 

@@ -23,7 +23,7 @@ from hesse.reports.mode_drawings import worst_modes
 from hesse.reports.molecule_drawings import draw_arrows
 from hesse.reports.page_environment import page_environment
 from hesse.reports.point_plot import PlotPoint, PointPlot, point_plot
-from hesse.reports.suite_tables import SUITE_SECTIONS
+from hesse.reports.suite_tables import SUITE_SECTIONS, suite_number, suite_unit
 from hesse.reports.verdict import judge_uses, summarize
 from hesse.runtime.filesystem import atomic_write_text
 
@@ -99,7 +99,7 @@ def render_evaluation(
 
 @cache
 def _environment() -> Environment:
-    return page_environment()
+    return page_environment(suite_number=suite_number, suite_unit=suite_unit)
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from hesse.units import KCAL_PER_MOL
 
 __all__ = [
     "ev_to_kcal",
+    "format_fraction",
     "format_noise_floor",
     "format_number",
     "format_percent",
@@ -92,12 +93,28 @@ def format_percent(value: float | None, digits: int = 0) -> str:
 
     Args:
         value: the percentage, or None.
-        digits: digits after the point.
+        digits: digits after the point. Values below one percent get as many as their first digit needs, at most
+            three, so that a small change is not written as none.
 
     Returns:
         The text; a dash for None.
     """
-    return "–" if value is None else f"{format_signed(value, digits)} %"
+    if value is None:
+        return "–"
+    needed = next((n for n in range(1, 4) if abs(value) >= 10.0**-n), 0) if abs(value) < 1.0 else 0
+    return f"{format_signed(value, max(digits, needed))} %"
+
+
+def format_fraction(value: float | None) -> str:
+    """A fraction as a percentage, without sign and unit.
+
+    Args:
+        value: the fraction (0 to 1), or None.
+
+    Returns:
+        Three significant digits; a dash for None.
+    """
+    return format_number(None if value is None else 100.0 * value)
 
 
 def ev_to_kcal(value: float | None) -> float | None:

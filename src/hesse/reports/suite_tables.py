@@ -9,10 +9,10 @@ from rich.table import Table
 
 from hesse.evaluation import MetricRow
 from hesse.evaluation.level_spread import LEVEL_SPREAD
-from hesse.reports.formatting import ev_to_kcal, format_noise_floor, format_number, kcal_unit
+from hesse.reports.formatting import ev_to_kcal, format_fraction, format_noise_floor, format_number, kcal_unit
 from hesse.reports.tables import new_table
 
-__all__ = ["SUITE_SECTIONS", "suite_tables"]
+__all__ = ["SUITE_SECTIONS", "suite_number", "suite_tables", "suite_unit"]
 
 _RANGES: Final = (
     ("imaginary", "imaginary"),
@@ -28,7 +28,7 @@ SUITE_SECTIONS: Final = {
         ("mode_1", "abs_cos", "lowest mode, |cos|"),
         ("mode_2", "abs_cos", "second mode, |cos|"),
         ("modes_1_2", "overlap", "space of both, overlap"),
-        ("negative_modes", "fraction_right", "number of negative modes"),
+        ("negative_modes", "fraction_right", "right number of negative modes"),
         ("projected_curvature", "slope", "softening slope"),
         *((f"projected_curvature_{band}", "slope", f"  {title}") for band, title in _RANGES),
         ("frequencies", "mae", "frequencies, MAE"),
@@ -47,7 +47,7 @@ SUITE_SECTIONS: Final = {
         ("irc_ends", "fraction_right", "  right ends of the path"),
     ),
     "dynamics": (
-        ("dynamics", "fraction_started", "molecules that relax"),
+        ("dynamics", "fraction_started", "structures that relax"),
         ("dynamics", "fraction_survived", "replicas that survive"),
         ("failure_temperature", "mean", "temperature reached"),
     ),
@@ -62,8 +62,7 @@ def suite_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
         rows: rows of evaluations; those of tags and of errors of labels are not shown.
 
     Yields:
-        Tables to print, at most 80 columns wide. The value of "number of negative modes" is the fraction of structures
-        for which it is right.
+        Tables to print, at most 80 columns wide. Fractions are in percent.
     """
     for dataset in dict.fromkeys(row.dataset for row in rows):
         known = {(row.property, row.metric): row for row in rows if row.dataset == dataset and not row.tag}
@@ -81,12 +80,11 @@ def _table(title: str, lines: Sequence[tuple[MetricRow, str]], known: dict[tuple
         table.add_column(heading, justify="left" if heading in ("", "unit") else "right", no_wrap=True)
     for row, name in lines:
         floor = known.get((row.property, "noise_floor")) if row.metric == "mae" else None
-        unit = "" if row.unit == "1" else row.unit
         table.add_row(
             name,
-            format_number(row.value),
-            _interval(row.ci_low, row.ci_high),
-            unit,
+            suite_number(row, row.value),
+            "" if row.ci_low is None else f"{suite_number(row, row.ci_low)} to {suite_number(row, row.ci_high)}",
+            suite_unit(row),
             f"{row.n:,}",
             "" if floor is None else format_noise_floor(floor.value),
         )
@@ -100,6 +98,33 @@ def _table(title: str, lines: Sequence[tuple[MetricRow, str]], known: dict[tuple
                 "" if floor is None else format_noise_floor(ev_to_kcal(floor.value)),
             )
     return table
+
+
+def suite_number(row: MetricRow, value: float | None) -> str:
+    """A number of a suite, or a limit of its interval, as tables and page show it.
+
+    Args:
+        row: the row of the number.
+        value: its value, or a limit.
+
+    Returns:
+        Three digits; of a fraction in percent.
+    """
+    return format_fraction(value) if row.metric.startswith("fraction") else format_number(value)
+
+
+def suite_unit(row: MetricRow) -> str:
+    """The unit of `suite_number`.
+
+    Args:
+        row: the row of the number.
+
+    Returns:
+        The unit; % for fractions, "" for other numbers without one.
+    """
+    if row.metric.startswith("fraction"):
+        return "%"
+    return "" if row.unit == "1" else row.unit
 
 
 def _interval(low: float | None, high: float | None) -> str:
