@@ -203,7 +203,8 @@ def _unknown_keys(atoms: Atoms) -> list[str]:
     keys = [key for mapping in (atoms.info, atoms.arrays, results) for key in mapping]
     unknown = [k for k in keys if k not in known and not k.startswith("hesse_") and not _PROBE.match(k)]
     state = charge_state_of(atoms)
-    understood = {*state.read, *([] if "initial_charges" in state.not_read else ["initial_charges"])}
+    of_atoms = ["initial_charges", *([] if atoms.pbc.any() else ["initial_magmoms"])]
+    understood = {*state.read, *(key for key in of_atoms if key not in state.not_read)}
     unknown = [f"{k} ({state.not_read[k]})" if k in state.not_read else k for k in unknown if k not in understood]
     return [*unknown, *(["constraints (move_mask)"] if atoms.constraints else [])]
 

@@ -21,7 +21,7 @@ from hesse.engines.force_engine import FiniteDifferences, ForceEngine
 from hesse.errors import EngineError, RequestError, check_choice, first_line
 from hesse.runtime.imports import import_optional
 from hesse.runtime.settings import Settings, settings_from
-from hesse.structures import Structure
+from hesse.structures import Structure, check_electron_count
 
 __all__ = ["XTB_METHODS", "XtbEngine", "XtbSettings"]
 
@@ -99,12 +99,8 @@ class XtbEngine(ForceEngine):
         """
         if structure.numbers.max() > _MAX_ATOMIC_NUMBER:
             raise RequestError(f'structure "{structure.id}": {self.level} has elements up to Z = {_MAX_ATOMIC_NUMBER}')
-        electrons = int(structure.numbers.sum()) - structure.charge
-        if (electrons + structure.multiplicity) % 2 == 0:
-            raise RequestError(
-                f'structure "{structure.id}": {electrons} electrons (charge {structure.charge}) cannot have '
-                f"multiplicity {structure.multiplicity}. Set charge and multiplicity of the structure."
-            )
+        n_protons = int(structure.numbers.sum())
+        check_electron_count(structure.id, n_protons, structure.charge, structure.multiplicity)
         lattice = structure.cell / _BOHR if structure.periodic else None
         try:
             calculator = self._tblite.Calculator(

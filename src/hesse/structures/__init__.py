@@ -2,7 +2,13 @@
 
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.cell_checks import check_cell
-from hesse.structures.charge_state import ChargeState, electronic_state, is_charge_key, read_charge_state
+from hesse.structures.charge_state import (
+    ChargeState,
+    check_electron_count,
+    electronic_state,
+    is_charge_key,
+    read_charge_state,
+)
 from hesse.structures.distances import (
     BEAD_OVERLAP,
     BOND_FACTOR,
@@ -78,6 +84,7 @@ __all__ = [
     "bonded_pairs",
     "charge_state_of",
     "check_cell",
+    "check_electron_count",
     "check_request",
     "chemical_formula",
     "closest_collision",

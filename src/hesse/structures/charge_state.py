@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hesse.errors import LabelValueError
+from hesse.errors import LabelValueError, RequestError
 
-__all__ = ["ChargeState", "electronic_state", "is_charge_key", "read_charge_state"]
+__all__ = ["ChargeState", "check_electron_count", "electronic_state", "is_charge_key", "read_charge_state"]
 
 _CHARGE_KEYS: Final = ("charge", "total_charge", "net_charge", "molecular_charge", "pubchem_total_charge")
 _MULTIPLICITY_KEYS: Final = ("multiplicity", "spin_multiplicity", "mult")
@@ -55,6 +55,29 @@ def electronic_state(n_protons: int, charge: int, multiplicity: int) -> tuple[in
     return charge, multiplicity if fits else 1 + is_odd
 
 
+def check_electron_count(structure_id: str, n_protons: int, charge: int, multiplicity: int) -> None:
+    """Check that a molecule can have a charge and a multiplicity.
+
+    Args:
+        structure_id: named in the error.
+        n_protons: sum of the atomic numbers.
+        charge: e.
+        multiplicity: 2S+1.
+
+    Raises:
+        RequestError: too few electrons, or an odd number of electrons with an even number of unpaired ones or the
+            other way round.
+    """
+    electrons, unpaired = n_protons - charge, multiplicity - 1
+    if electrons < max(unpaired, 1) or (electrons - unpaired) % 2:
+        raise RequestError(
+            f'structure "{structure_id}": {electrons} electrons (charge {charge}) cannot have multiplicity '
+            f'{multiplicity}. Set them: atoms.info["charge"] and atoms.info["multiplicity"], charge=0 multiplicity=2 '
+            "in the comment line of extended XYZ, or `hesse convert IN OUT --charge 0 --multiplicity 2` for all "
+            "structures of a file"
+        )
+
+
 def is_charge_key(key: str) -> bool:
     """Whether a key is one of the names of charge or spin that are understood.
 
@@ -68,18 +91,23 @@ def is_charge_key(key: str) -> bool:
 
 
 def read_charge_state(
-    info: Mapping[str, Any], numbers: NDArray[np.int64], initial_charges: NDArray[np.float64] | None = None
+    info: Mapping[str, Any],
+    numbers: NDArray[np.int64],
+    initial_charges: NDArray[np.float64] | None = None,
+    initial_magmoms: NDArray[np.float64] | None = None,
 ) -> ChargeState:
     """Find charge and multiplicity under their usual names.
 
     `charge` and `total_charge` are charges; `multiplicity`, `spin_multiplicity` and `mult` are multiplicities. `spin`
     and `total_spin` are multiplicities beside a charge (fairchem, MACE), or if nothing else fits the number of
-    electrons. Charges of atoms count if they add up to a whole number and nothing else is said.
+    electrons. Charges of atoms count if they add up to a whole number and nothing else is said; magnetic moments of
+    atoms likewise, as the number of unpaired electrons.
 
     Args:
         info: keys and values; those of other meaning are ignored.
         numbers: atomic numbers, `[atoms]`.
         initial_charges: charges of atoms in e, `[atoms]`; None if not given.
+        initial_magmoms: magnetic moments of atoms in Bohr magnetons, `[atoms]`; None if not given.
 
     Returns:
         Charge, multiplicity, and which keys say so.
@@ -112,6 +140,14 @@ def read_charge_state(
         else:
             not_read[key] = "not a multiplicity that fits the number of electrons, or perhaps S"
     multiplicity = _agreed(spins, "multiplicity")
+    if initial_magmoms is not None and np.any(initial_magmoms) and multiplicity is None:
+        unpaired = abs(float(np.sum(initial_magmoms)))
+        if np.ndim(initial_magmoms) != 1 or abs(unpaired - round(unpaired)) > _WHOLE:
+            not_read["initial_magmoms"] = "they do not add up to a whole number of unpaired electrons"
+        elif (n_electrons - round(unpaired)) % 2:
+            not_read["initial_magmoms"] = f"{n_electrons} electrons cannot have {round(unpaired)} unpaired ones"
+        else:
+            multiplicity = round(unpaired) + 1
     if multiplicity is not None and multiplicity < 1:
         raise LabelValueError(f"a multiplicity is 1 or more, got {_listed(spins)}")
     return ChargeState(charge or 0, multiplicity or 1, (*charges, *spins), not_read)

@@ -352,7 +352,8 @@ def species_numbers(atoms: Atoms) -> NDArray[np.int64]:
 
 
 def charge_state_of(atoms: Atoms) -> ChargeState:
-    """Charge and multiplicity that ASE atoms state, in `atoms.info` or by initial charges.
+    """Charge and multiplicity that ASE atoms state, in `atoms.info`, by initial charges, or by the initial magnetic
+    moments of a molecule. Those of crystals are where a calculation begins, and say nothing about its result.
 
     Args:
         atoms: ASE atoms.
@@ -364,7 +365,10 @@ def charge_state_of(atoms: Atoms) -> ChargeState:
         LabelValueError: a value that is not a whole number, or statements that contradict each other.
     """
     charges = atoms.get_initial_charges() if atoms.has("initial_charges") else None
-    return read_charge_state(atoms.info, atoms.numbers, charges)
+    magmoms = None
+    if atoms.has("initial_magmoms") and not atoms.pbc.any():
+        magmoms = atoms.get_initial_magnetic_moments()
+    return read_charge_state(atoms.info, atoms.numbers, charges, magmoms)
 
 
 def to_ase(structure: Structure) -> Atoms:

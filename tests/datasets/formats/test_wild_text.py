@@ -192,3 +192,23 @@ def test_initial_charges_of_ase() -> None:
     del atoms.info["charge"]
     atoms.set_initial_charges([-0.5, 0.1])
     assert "initial_charges (they add up to -0.400, no whole charge)" in Dataset.from_ase(atoms).not_read
+
+
+def test_initial_magnetic_moments_of_ase() -> None:
+    """Unpaired electrons of molecules, as ASE's calculators read them; those of crystals say nothing."""
+    oxygen = Atoms("OO", [[0, 0, 0], [0, 0, 1.2]], magmoms=[1.0, 1.0])
+    assert from_ase(oxygen).multiplicity == 3
+    assert not Dataset.from_ase(oxygen).not_read
+    oxygen.info["multiplicity"] = 1
+    assert from_ase(oxygen).multiplicity == 1
+    radical = Atoms("OH", [[0, 0, 0], [0, 0, 1]], magmoms=[0.6, 0.4])
+    assert from_ase(radical).multiplicity == 2
+    radical.set_initial_charges([-1, 0])
+    assert from_ase(radical).multiplicity == 1
+    assert "initial_magmoms (10 electrons cannot have 1 unpaired ones)" in Dataset.from_ase(radical).not_read
+    half = Atoms("OO", [[0, 0, 0], [0, 0, 1.2]], magmoms=[1.0, 0.4])
+    assert from_ase(half).multiplicity == 1
+    assert any("whole number of unpaired electrons" in key for key in Dataset.from_ase(half).not_read)
+    iron = Atoms("Fe", cell=[2.5] * 3, pbc=True, magmoms=[2.0])
+    assert from_ase(iron).multiplicity == 1
+    assert "initial_magmoms" in Dataset.from_ase(iron).not_read

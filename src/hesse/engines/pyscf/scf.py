@@ -16,7 +16,7 @@ from hesse.engines.pyscf.method import Method
 from hesse.engines.pyscf.pyscf_settings import PyscfSettings
 from hesse.errors import EngineError, HesseError, RequestError
 from hesse.runtime.imports import import_optional
-from hesse.structures import Structure, species_name, species_names
+from hesse.structures import Structure, check_electron_count, species_name, species_names
 
 __all__ = ["ScfEnergyFunction"]
 
@@ -51,13 +51,8 @@ class ScfEnergyFunction:
                 f'structure "{structure.id}": {method.level} is computed for molecules; this structure has a cell. '
                 "Drop the cell, or use a program for crystals through ase:package.module:factory."
             )
-        electrons = int(structure.numbers.sum()) - structure.charge
-        unpaired = structure.multiplicity - 1
-        if electrons < max(unpaired, 1) or (electrons - unpaired) % 2:
-            raise RequestError(
-                f'structure "{structure.id}": {electrons} electrons (charge {structure.charge}) cannot have '
-                f"multiplicity {structure.multiplicity}. Set charge and multiplicity of the structure."
-            )
+        n_protons = int(structure.numbers.sum())
+        check_electron_count(structure.id, n_protons, structure.charge, structure.multiplicity)
         self._ecp = self._effective_core_potentials()
         self._molecule(structure.positions)
 
