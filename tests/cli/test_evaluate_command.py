@@ -158,7 +158,7 @@ def test_an_unknown_element_is_refused_before_any_work(run: Run, model: Path, fi
         (("{folder}/none.hesse", "{file}"), "no such model file"),
         (("{file}", "{file}"), "not a readable model file"),
         (("{model}", "{file}", "--json", "{folder}/nowhere/errors.json"), "no folder"),
-        (("{model}", "{file}", "--page", "{folder}/page.png"), "the page is HTML; choose a name that ends in .html"),
+        (("{model}", "{file}", "--page", "{folder}/page.png"), "choose a name that ends in .html"),
         (("{model}", "{file}", "--device", "abacus"), 'device "abacus"'),
         (("{model}", "{file}", "--dtype", "float8"), "float8"),
         (("{model}", "{file}", "--memory", "0"), "memory_mib"),

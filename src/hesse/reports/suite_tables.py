@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Final
 
 from rich.table import Table
@@ -13,6 +14,9 @@ from hesse.reports.formatting import ev_to_kcal, format_fraction, format_noise_f
 from hesse.reports.tables import new_table
 
 __all__ = ["SUITE_SECTIONS", "suite_number", "suite_tables", "suite_unit"]
+
+_MAX_TITLE: Final = 26
+"""Longer titles take two lines of a table, which is at most 80 columns wide."""
 
 _RANGES: Final = (
     ("imaginary", "imaginary"),
@@ -79,15 +83,18 @@ def _table(title: str, lines: Sequence[tuple[MetricRow, str]], known: dict[tuple
     for heading in ("", "value", "95 % interval", "unit", "n", "noise"):
         table.add_column(heading, justify="left" if heading in ("", "unit") else "right", no_wrap=True)
     for row, name in lines:
+        first, *more = [name] if len(name) <= _MAX_TITLE else wrap(name, _MAX_TITLE - 2)
         floor = known.get((row.property, "noise_floor")) if row.metric == "mae" else None
         table.add_row(
-            name,
+            first,
             suite_number(row, row.value),
             "" if row.ci_low is None else f"{suite_number(row, row.ci_low)} to {suite_number(row, row.ci_high)}",
             suite_unit(row),
             f"{row.n:,}",
             "" if floor is None else format_noise_floor(floor.value),
         )
+        for text in more:
+            table.add_row(f"  {text}")
         if row.unit == "eV":
             table.add_row(
                 "",
