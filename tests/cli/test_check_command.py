@@ -106,7 +106,7 @@ def test_a_potential_of_a_user_module(run: Run, tmp_path: Path, monkeypatch: pyt
     ("arguments", "reply"),
     [
         (("{folder}/none.hesse",), "no such model file"),
-        (("{data}",), "not a readable"),
+        (("{data}",), "this is HDF5: a data set?"),
         (("made:up.pt",), 'no potential "made:up.pt"'),
         (("{model}", "--only", "rotatoin"), 'Did you mean "rotation"?'),
         (("{model}", "--skip", "al"), 'no check "al"'),

@@ -16,8 +16,7 @@ from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, FileFormatError, MissingLabelError, RequestError
 from hesse.models import load_model
 from hesse.runtime.filesystem import lock_file
-from hesse.training import load_config, read_log
-from hesse.training.config_file import run_from_config
+from hesse.training import load_config, read_log, run_from_config, train
 from oracles import labeled, molecules
 
 
@@ -75,6 +74,25 @@ def test_a_refused_run_does_not_change_the_folder(path: Path) -> None:
         assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     run_from_config(load_config(path, ["seed=3"]), restart=True, quiet=True)
     assert load_config(out / "config.yaml").seed == 3
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    with pytest.raises(MissingLabelError, match="hessian"):
+        run_from_config(load_config(path, ["weights.hessian=1", "seed=4"]), restart=True, quiet=True)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    with pytest.raises(MissingLabelError, match="hessian"):
+        run_from_config(load_config(path, ["weights.hessian=1", f"output={path.parent / 'new'}"]), quiet=True)
+    assert [p.name for p in (path.parent / "new").iterdir()] == [".lock"]
+
+
+def test_a_complete_run_says_so(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_from_config(load_config(path), quiet=True)
+    run_from_config(load_config(path))
+    assert "out: complete after 6 steps, nothing is trained" in capsys.readouterr().err
+
+
+def test_the_configuration_of_a_run_is_none_of_hesse_train(path: Path) -> None:
+    """Its data and output folder would be ignored."""
+    with pytest.raises(RequestError, match="configuration of a whole run"):
+        train(data([3, 4]), config=load_config(path), output=path.parent / "x")
 
 
 def test_a_run_that_failed_before_its_first_step_can_be_replaced(path: Path) -> None:

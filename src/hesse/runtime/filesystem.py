@@ -28,6 +28,7 @@ __all__ = [
     "atomic_write",
     "atomic_write_text",
     "check_input_file",
+    "check_new_file",
     "check_output_path",
     "check_picture_path",
     "free_name",
@@ -80,6 +81,20 @@ def check_output_path(target: str | Path, *inputs: str | Path) -> None:
     for source in map(Path, inputs):
         if target.exists() and source.exists() and target.samefile(source):
             raise RequestError(f"{target}: this is an input, and would be overwritten. Choose another name.")
+
+
+def check_new_file(target: str | Path, *, overwrite: bool) -> None:
+    """Check that no file is replaced unasked.
+
+    Args:
+        target: path of the file to write.
+        overwrite: replace it if it exists.
+
+    Raises:
+        RequestError: the file exists, and may not be replaced.
+    """
+    if Path(target).exists() and not overwrite:
+        raise RequestError(f"{target} exists already: choose another name, or give --overwrite to replace it")
 
 
 def picture_suffix(path: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,13 @@ def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
     return tensors
 
 
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
 def _damaged_file_error(path: Path, error: Exception, kind: str) -> FileFormatError:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE:
+            return FileFormatError(f"{path}: expected a {kind} file (.hesse), and this is HDF5: a data set?")
     return FileFormatError(f"{path}: not a readable {kind} file ({error}). It may be truncated: copy or make it again.")
 
 

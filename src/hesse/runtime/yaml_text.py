@@ -63,8 +63,13 @@ def read_options(path: str | Path, *, what: str = "configuration") -> dict[str, 
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise FileFormatError(f"{path}: cannot read the {what} ({error.strerror})") from error
-    except ValueError as error:  # not UTF-8, or a path with a null character
-        raise FileFormatError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError:
+        raise FileFormatError(
+            f"{path}: expected a {what} (YAML text with lines `key: value`), and this is no text. Files of data are "
+            "named in it, data: {train: FILE}"
+        ) from None
+    except ValueError as error:  # a path with a null character
+        raise FileFormatError(f"{path}: cannot read the {what} ({' '.join(str(error).split())})") from error
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise FileFormatError(f"{path}: expected a mapping of options (key: value), got {type(content).__name__}")

@@ -12,7 +12,7 @@ from hesse.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from hesse.training.config_file import load_config
+from hesse.training.config_file import load_config, run_from_config
 from hesse.training.run_data import run_data
 from hesse.training.run_log import read_log
 from hesse.training.standalone_loss import ProjectedHessianLoss
@@ -34,6 +34,7 @@ __all__ = [
     "load_config",
     "read_log",
     "run_data",
+    "run_from_config",
     "train",
     "validate_config",
 ]

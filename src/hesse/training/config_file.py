@@ -25,6 +25,7 @@ from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.run_data import load_run_data
 from hesse.training.run_folder import open_run_folder
 from hesse.training.run_identity import changed_run_error
+from hesse.training.run_setup import check_data
 from hesse.training.train_function import train_in_open_folder
 from hesse.training.train_result import TrainResult
 
@@ -131,7 +132,7 @@ def run_from_config(
         communicator.device(config.device)
         stack.enter_context(open_run_folder(config.output, communicator))
         resuming = communicator.run_on_rank_zero(lambda: _is_resuming(config, restart=restart))
-        training, validation = load_run_data(config.data, config.output, config.seed, communicator, resuming=resuming)
+        data = load_run_data(config.data, config.output, config.seed, communicator, resuming=resuming)
         replay = (
             open_datasets(config.data.replay_files, memory_mib=config.data.memory_mib) if config.data.replay else None
         )
@@ -140,12 +141,15 @@ def run_from_config(
             text = yaml.safe_dump(_absolute_paths(config).model_dump(mode="json"), sort_keys=False)
             atomic_write_text(config.output / "config.yaml", text)
 
+        train_config = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
+        # Before anything is written: a request that is refused leaves the folder as it was.
+        check_data(data.training, data.validation, train_config, replay)
+        communicator.run_on_rank_zero(data.record)
         if not resuming:  # a continued run keeps the record of its start, unless its number of steps changes
             communicator.run_on_rank_zero(write_config)
-        train_config = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
         return train_in_open_folder(
-            training,
-            validation,
+            data.training,
+            data.validation,
             train_config,
             config.output,
             communicator,

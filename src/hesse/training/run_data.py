@@ -8,8 +8,8 @@ held out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,28 +20,42 @@ from hesse.training.config import DataConfig
 from hesse.training.distributed import Communicator
 from hesse.training.run_identity import changed_run_error
 
-__all__ = ["best_model", "is_run_folder", "load_run_data", "run_data"]
+__all__ = ["RunData", "best_model", "is_run_folder", "load_run_data", "run_data"]
 
 _FORMAT: Final = "hesse-run-data"
 _VERSION: Final = 1
 _SYNONYMS: Final = {"training": "train", "valid": "validation", "val": "validation"}
 
 
-def load_run_data(
-    data: DataConfig, output: Path, seed: int, communicator: Communicator, *, resuming: bool
-) -> tuple[DatasetLike, DatasetLike | None]:
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run.
+
+    Attributes:
+        training: training data.
+        validation: validation data, if any.
+        record: writes files, hashes and split into the folder of the run; the first process calls it when the data
+            have been checked. A continued run keeps the record of its start.
+    """
+
+    training: DatasetLike
+    validation: DatasetLike | None
+    record: Callable[[], None]
+
+
+def load_run_data(data: DataConfig, output: Path, seed: int, communicator: Communicator, *, resuming: bool) -> RunData:
     """Training and validation data of a run: separate files, or files that are split (again as recorded, for a
     continued run), or training data only.
 
     Args:
         data: files and split.
-        output: folder of the run; files and split are recorded there.
+        output: folder of the run, where files and split are recorded.
         seed: seed of the split.
         communicator: the processes that train together.
         resuming: whether the folder contains a run to continue.
 
     Returns:
-        Training data, and validation data, if any.
+        The data, which are not recorded yet.
 
     Raises:
         RequestError: training and validation have a file in common, or a split that does not fit.
@@ -54,9 +68,12 @@ def load_run_data(
     held_out = data.validation is None and data.validation_fraction > 0
     if not held_out:
         validation = open_datasets(data.validation_files, memory_mib=data.memory_mib) if data.validation_files else None
-        communicator.run_on_rank_zero(lambda: path.unlink(missing_ok=True))  # of a run that was here before
-        _record_files(data, output, dataset, validation, communicator, resuming=resuming)
-        return dataset, validation
+
+        def record() -> None:
+            path.unlink(missing_ok=True)  # of a run that was here before
+            _record_files(data, output, dataset, validation, resuming=resuming)
+
+        return RunData(dataset, validation, record)
     if communicator.run_on_rank_zero(lambda: resuming and path.exists()):
         split = Split.read(path)
         if split.content_hash and dataset.content_hash() != split.content_hash:
@@ -65,15 +82,16 @@ def load_run_data(
         splits = split.apply(dataset)
         if not {"train", "validation"} <= splits.keys():
             raise FileFormatError(f'{path}: damaged: expected the parts "train" and "validation"')
-        return splits["train"], splits["validation"]
+        return RunData(splits["train"], splits["validation"], lambda: None)
     training, validation = dataset.split(
         1 - data.validation_fraction, data.validation_fraction, seed=seed, by_group=data.by_group
     )
-    communicator.run_on_rank_zero(
-        lambda: Split.from_dataset(dataset, train=training, validation=validation).write(path)
-    )
-    _record_files(data, output, dataset, None, communicator, resuming=resuming)
-    return training, validation
+
+    def record_split() -> None:
+        Split.from_dataset(dataset, train=training, validation=validation).write(path)
+        _record_files(data, output, dataset, None, resuming=resuming)
+
+    return RunData(training, validation, record_split)
 
 
 def _check_different_files(data: DataConfig) -> None:
@@ -92,31 +110,26 @@ def _record_files(
     output: Path,
     training: DatasetLike,
     validation: DatasetLike | None,
-    communicator: Communicator,
     *,
     resuming: bool,
 ) -> None:
     """Write the files of a run and the hashes of their structures; a continued run keeps the record of its start."""
     path = output / "data.json"
-
-    def write() -> None:
-        if resuming and path.exists():
-            return
-        parts = {"train": (data.train_files, training), "validation": (data.validation_files, validation)}
-        record = {
-            name: {
-                "files": [str(file.resolve()) for file in files],
-                "structures": len(dataset),
-                "data_hash": dataset.content_hash(),
-                **({} if data.memory_mib is None else {"memory_mib": data.memory_mib}),
-            }
-            for name, (files, dataset) in parts.items()
-            if dataset is not None
+    if resuming and path.exists():
+        return
+    parts = {"train": (data.train_files, training), "validation": (data.validation_files, validation)}
+    record = {
+        name: {
+            "files": [str(file.resolve()) for file in files],
+            "structures": len(dataset),
+            "data_hash": dataset.content_hash(),
+            **({} if data.memory_mib is None else {"memory_mib": data.memory_mib}),
         }
-        content = {"format": _FORMAT, "version": _VERSION, "parts": record}
-        atomic_write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-    communicator.run_on_rank_zero(write)
+        for name, (files, dataset) in parts.items()
+        if dataset is not None
+    }
+    content = {"format": _FORMAT, "version": _VERSION, "parts": record}
+    atomic_write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def is_run_folder(path: str | Path) -> bool:

@@ -15,7 +15,7 @@ from hesse.engines import PotentialLike
 from hesse.errors import RequestError
 from hesse.runtime.devices import disable_malloc_trim
 from hesse.runtime.settings import validate_config
-from hesse.training.config import TrainConfig
+from hesse.training.config import RunConfig, TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.initial_model import resolve_initial_potential
 from hesse.training.run_folder import open_run_folder
@@ -157,6 +157,11 @@ def train_in_open_folder(
 
 
 def _as_config(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
+    if isinstance(config, RunConfig):
+        raise RequestError(
+            "config: this is the configuration of a whole run (hesse.load_config), with data and an output folder that "
+            "hesse.train does not read. hesse.training.run_from_config(config) trains it, or give a hesse.TrainConfig"
+        )
     if isinstance(config, TrainConfig):
         return config
     if config is None or isinstance(config, Mapping):

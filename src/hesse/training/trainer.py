@@ -153,6 +153,8 @@ class Trainer:
         )
         started = time.monotonic() - state.seconds, time.process_time() - state.processor_seconds
         finished = state.step >= config.steps or self._should_stop()
+        if finished and is_rank_zero and not quiet:
+            print(f"{self.folder}: complete after {state.step} steps, nothing is trained", file=sys.stderr)
         try:
             with (
                 self.batches,
