@@ -55,7 +55,19 @@ def test_gradients_are_refused_until_negated(tmp_path: Path, data: Dataset) -> N
     assert not target.exists()
     run("convert", tmp_path / "wrong.extxyz", target, "--negate-forces")
     assert read_dataset(target).content_hash() == data.content_hash()
-    run("convert", tmp_path / "wrong.extxyz", target, "--no-check")
+    run("convert", tmp_path / "wrong.extxyz", target, "--no-check", "--overwrite")
+
+
+def test_an_existing_file_is_replaced_on_request_only(tmp_path: Path, data: Dataset) -> None:
+    write_dataset(tmp_path / "a.h5", data)
+    (tmp_path / "b.extxyz").write_text("something else\n")
+    with pytest.raises(RequestError, match=r"b\.extxyz exists already.*--overwrite"):
+        run("convert", tmp_path / "a.h5", tmp_path / "b.extxyz")
+    assert (tmp_path / "b.extxyz").read_text() == "something else\n"
+    run("convert", tmp_path / "a.h5", tmp_path / "b.extxyz", "--overwrite")
+    assert len(read_dataset(tmp_path / "b.extxyz")) == len(data)
+    with pytest.raises(RequestError, match="this is an input"):
+        run("convert", tmp_path / "a.h5", tmp_path / "a.h5", "--overwrite")
 
 
 def test_symmetrize(tmp_path: Path, data: Dataset) -> None:

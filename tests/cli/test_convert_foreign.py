@@ -34,7 +34,7 @@ def test_gradients_stored_as_forces(tmp_path: Path, data: Dataset) -> None:
     with pytest.raises(InconsistentLabelsError, match="--negate-forces"):
         run("convert", tmp_path / "in", tmp_path / "a.h5")
     for option in ("--negate-forces", "--forces-are-gradients"):
-        done = run("convert", tmp_path / "in", tmp_path / "a.h5", option)
+        done = run("convert", tmp_path / "in", tmp_path / "a.h5", option, "--overwrite")
         assert "note: 3 of 3 frames in boxes" in done.stderr
         assert "Hessians agree with the forces: factor 1.000" in done.stderr
     np.testing.assert_array_equal(of(read_dataset(tmp_path / "a.h5"), 1)[3], of(data, 1)[3])

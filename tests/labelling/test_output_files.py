@@ -12,7 +12,7 @@ import closed_form_engines
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset, write_dataset
-from hesse.errors import RequestError
+from hesse.errors import FileFormatError, RequestError
 from hesse.labelling import label, ledger_path
 
 FIRST = [oracles.molecule(3, 1, name="a"), oracles.molecule(4, 2, name="b")]
@@ -67,3 +67,28 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(refused.exception, RequestError)
     assert isinstance(CliRunner().invoke(app, [*command, "--dry-run"]).exception, RequestError)
     assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0
+
+
+def test_a_format_that_cannot_hold_labels_is_refused_before_the_work(tmp_path: Path) -> None:
+    def never() -> None:
+        raise AssertionError("computed")
+
+    engine = closed_form_engines.morse()
+    engine.calculate = lambda *_, **__: never()
+    with pytest.raises(FileFormatError, match=r"written as \.h5 or \.extxyz, not as \.json"):
+        label(FIRST, engine, tmp_path / "labels.json", quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("label",), ("sample", "nms"), ("sample", "rattle"), ("minimize",), ("saddle",), ("irc",), ("md",)],
+    ids=str,
+)
+def test_no_command_begins_what_its_output_cannot_hold(tmp_path: Path, words: tuple[str, ...]) -> None:
+    write_dataset(tmp_path / "in.extxyz", OTHER)
+    engine = ["--engine", "ase:closed_form_engines:morse"] if words != ("sample", "rattle") else []
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "in.extxyz"), str(tmp_path / "out.json"), *engine])
+    assert isinstance(done.exception, FileFormatError), done.output
+    assert "not as .json" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.extxyz"]

@@ -96,6 +96,7 @@ def map_command(
     from hesse.coarse import describe_beads, map_trajectory, open_trajectory
     from hesse.datasets import check_writable_suffix, write_dataset
     from hesse.errors import RequestError
+    from hesse.runtime.filesystem import check_new_file
 
     *files, output = trajectory
     if not files:
@@ -105,10 +106,9 @@ def map_command(
     check_positive("ps", frame_time=frame_time)
     if stop is not None and stop <= start:
         raise RequestError(f"--stop {stop}: expected a frame behind the first one, --start {start}")
-    check_writable_suffix(output)
+    check_writable_suffix(output, complete=True)
     check_results(output, inputs=tuple(files))
-    if output.exists() and not overwrite:
-        raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
+    check_new_file(output, overwrite=overwrite)
     _check_mapping(name=name, bead=bead, groups=groups, drop=drop, with_topology=topology is not None)
     names = parse_renames(name or [], option="--name", example="CH4O=MEOH")
     selections = [_parse_bead(text) for text in bead or []]
@@ -238,7 +238,7 @@ def prior_command(
     from hesse.coarse import fit_prior
     from hesse.errors import RequestError
     from hesse.models import save_model
-    from hesse.runtime.filesystem import write_rows
+    from hesse.runtime.filesystem import check_new_file, write_rows
 
     *files, output = data
     if not files:
@@ -247,8 +247,7 @@ def prior_command(
         raise RequestError(f"the prior is a model file: expected OUT.hesse, got {output}")
     check_positive("K", temperature=temperature)
     check_results(output, json, picture=plot, inputs=tuple(files))
-    if output.exists() and not overwrite:
-        raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
+    check_new_file(output, overwrite=overwrite)
     bonds = _parse_bonds(bond or [])
     fit = fit_prior(_read_mapped(files), temperature=temperature, bonds=bonds)
     save_model(output, fit.potential, {"prior_of": [str(file) for file in files], "terms": fit.rows()})

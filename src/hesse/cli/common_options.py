@@ -74,7 +74,7 @@ def workers_for(
         Number of processes; 0 for this process, None for the default.
     """
     few = len(structures) <= _FEW_STRUCTURES and sum(len(s) for s in structures) <= _FEW_ATOMS
-    steady = engine.partition("?")[0] in _STEADY_ENGINES or engine.endswith(".hesse")
+    steady = engine.partition("?")[0].lower().removesuffix("-xtb") in _STEADY_ENGINES or engine.endswith(".hesse")
     if workers is not None or processes or not few or not steady or any(s.periodic for s in structures):
         return workers
     import torch
@@ -114,11 +114,9 @@ def open_input(output: Path, source: Path, *, overwrite: bool) -> Dataset:
         FileFormatError: IN cannot be read.
     """
     from hesse.datasets import check_writable_suffix, read_dataset
-    from hesse.errors import RequestError
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_new_file, check_output_path
 
-    check_writable_suffix(output)
+    check_writable_suffix(output, complete=True)
     check_output_path(output, source)
-    if output.exists() and not overwrite:
-        raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
+    check_new_file(output, overwrite=overwrite)
     return read_dataset(source, check=False)

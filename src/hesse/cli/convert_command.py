@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.common_options import MAX_SHOWN, STRICT, print_remaining
+from hesse.cli.common_options import MAX_SHOWN, OVERWRITE, STRICT, print_remaining
 from hesse.cli.input_options import (
     CurvatureUnit,
     EnergyUnit,
@@ -70,20 +70,23 @@ def convert(
             help="Flag single structures that would be refused, so that training and evaluation skip them.",
         ),
     ] = False,
+    overwrite: Annotated[bool, OVERWRITE] = False,
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No messages.")] = False,
 ) -> None:
     """Convert data of any known format to HDF5 or extended XYZ. The data are checked first. Several files become one;
-    ids that occur in several of them begin with the name of their file then."""
+    ids that occur in several of them begin with the name of their file then. An existing OUT is replaced with
+    --overwrite only, and never if it is an input."""
     from hesse import datasets
     from hesse.errors import NotReadWarning
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_new_file, check_output_path
 
     if quiet and not strict:
         warnings.simplefilter("ignore", NotReadWarning)
     datasets.check_writable_suffix(target)
     for source in sources:
         check_output_path(target, source)
+    check_new_file(target, overwrite=overwrite)
     parts = [
         datasets.read_dataset(
             source,

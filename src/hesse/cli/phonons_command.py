@@ -130,7 +130,7 @@ def phonons(
     if plot is not None:
         check_picture_path(plot, *inputs)
     if labels is not None:
-        check_writable_suffix(labels)
+        check_writable_suffix(labels, complete=True)
     if write and out is None:
         raise RequestError("--write: give the folder of the files with --out DIR")
     if engine is None and source.exists() and not holds_phonons(source):

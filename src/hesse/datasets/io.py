@@ -298,16 +298,18 @@ def write_dataset(path: str | Path, data: DatasetSource) -> None:
     write(Path(path), as_dataset(data))
 
 
-def check_writable_suffix(path: str | Path) -> None:
+def check_writable_suffix(path: str | Path, *, complete: bool = False) -> None:
     """Check that `write_dataset` can write a file of this name; useful before a long calculation.
 
     Args:
         path: the file to be written.
+        complete: any number of structures with all of their labels will be written, so that a format that holds a
+            single Hessian (`.json`) does not do.
 
     Raises:
-        FileFormatError: a suffix that is not supported for writing.
+        FileFormatError: a suffix that is not supported for writing, or not for all labels.
     """
-    find_writer(as_path(path))
+    find_writer(as_path(path), complete=complete)
 
 
 def check_dataset(dataset: DatasetSource) -> list[ConsistencyReport]:

@@ -255,7 +255,7 @@ def _check_inputs(
     if scheduler is not None:
         scheduler_address(scheduler)
     if output is not None:
-        check_writable_suffix(output)
+        check_writable_suffix(output, complete=True)
         check_output_path(output)
 
 

@@ -176,7 +176,7 @@ def analyze_vibrations(
         HesseError: the data, the engine or the output cannot be used.
     """
     if output is not None:
-        check_writable_suffix(output)
+        check_writable_suffix(output, complete=True)
     if minimize and engine is None:
         raise RequestError("only an engine can relax structures: give one, or leave out minimize")
     check_numbers(fmax=fmax)

@@ -30,6 +30,8 @@ from hesse.runtime.filesystem import check_input_file
 
 __all__ = ["FileFormat", "ReadOptions", "file_formats", "find_format", "find_writer", "register_format"]
 
+_DATA_SETS: Final = "data sets"
+"""What a format holds that keeps any number of structures and all of their labels."""
 _UNIT_OPTIONS: Final = ("energy", "length", "forces", "curvature")
 _ALL_UNIT_OPTIONS: Final = (*_UNIT_OPTIONS, "stress")
 
@@ -102,7 +104,7 @@ class FileFormat:
     suffixes: tuple[str, ...] = ()
     recognize: Callable[[Path], bool] | None = None
     write: Callable[[Path, Dataset], None] | None = None
-    written: str = "data sets"
+    written: str = _DATA_SETS
     unit_options: tuple[str, ...] = ()
     no_unit_options: str = "the units of this format are known"
     renames: bool = False
@@ -211,11 +213,12 @@ def find_format(path: Path) -> FileFormat:
     return match
 
 
-def find_writer(path: Path) -> Callable[[Path, Dataset], None]:
+def find_writer(path: Path, *, complete: bool = False) -> Callable[[Path, Dataset], None]:
     """Find the function that writes a file of this name.
 
     Args:
         path: the file to be written.
+        complete: only formats that hold several structures and all of their labels.
 
     Returns:
         A function of the path and a data set.
@@ -224,12 +227,12 @@ def find_writer(path: Path) -> Callable[[Path, Dataset], None]:
         FileFormatError: a suffix that is not supported for writing.
     """
     suffix = path.suffix.lower()
-    writable = [f for f in file_formats() if f.write is not None]
+    writable = [f for f in file_formats() if f.write is not None and (f.written == _DATA_SETS or not complete)]
     write = next((f.write for f in writable if suffix in f.suffixes), None)
     if write is None:
-        complete = " or ".join(f.suffixes[0] for f in writable if f.written == "data sets")
-        limited = "".join(f" ({f.written} as {f.suffixes[0]} too)" for f in writable if f.written != "data sets")
-        raise FileFormatError(f"{path}: data sets are written as {complete}{limited}, not as {suffix or 'a bare name'}")
+        names = " or ".join(f.suffixes[0] for f in writable if f.written == _DATA_SETS)
+        limited = "".join(f" ({f.written} as {f.suffixes[0]} too)" for f in writable if f.written != _DATA_SETS)
+        raise FileFormatError(f"{path}: data sets are written as {names}{limited}, not as {suffix or 'a bare name'}")
     return write
 
 
