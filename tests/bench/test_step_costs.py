@@ -281,7 +281,7 @@ def test_the_command_refuses_bad_requests(tmp_path, monkeypatch):
         (["--device", "abacus"], ConfigError, "abacus"),
         (["model.hesse"], UnknownElementError, "--data"),
         (["--json", "no/where.json"], HesseError, "no folder"),
-        (["model.hesse", "--json", "model.hesse"], HesseError, "input"),
+        (["model.hesse", "--json", "model.hesse"], HesseError, "ends in .json"),
     ):
         refused = run(*words, "--quick", "--quiet")
         assert isinstance(refused.exception, kind), (words, refused.output, refused.exception)

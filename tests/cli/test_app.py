@@ -99,12 +99,16 @@ def test_no_verb_overwrites_its_input(
         ("convert", file, file),
         ("label", file, file, "--engine", "ase:closed_form_engines:morse"),
         ("sample", "nms", file, file, "--engine", "ase:closed_form_engines:morse"),
+    ):
+        assert run(monkeypatch, *words) == 2
+        assert "this is an input" in capsys.readouterr().err
+    for words in (
         ("info", file, "--json", file),
         ("evaluate", model, file, "--json", file),
         ("evaluate", model, file, "--json", model),
     ):
         assert run(monkeypatch, *words) == 2
-        assert "this is an input" in capsys.readouterr().err
+        assert "ends in .json" in capsys.readouterr().err
     assert (file.read_bytes(), model.read_bytes()) == before
 
 

@@ -113,7 +113,7 @@ def test_a_potential_of_a_user_module(run: Run, tmp_path: Path, monkeypatch: pyt
         (("{model}", "--structures", "{folder}/none.h5"), "none.h5"),
         (("{model}", "--structures", "{fluorine}"), "holds F"),
         (("{model}", "--json", "{folder}/nowhere/checks.json"), "no folder"),
-        (("{model}", "--json", "{model}"), "this is an input"),
+        (("{model}", "--json", "{model}"), "ends in .json"),
         (("{model}", "--device", "abacus"), 'device "abacus"'),
         (("{model}", "--dtype", "float8"), "float8"),
         ((), "MODEL"),

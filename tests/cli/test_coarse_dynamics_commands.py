@@ -98,8 +98,8 @@ def test_runs_that_all_fail_end_with_an_error_and_the_comparison_tells_it(beads:
         (("md", "none.hesse", "beads.h5", "o.h5"), FileFormatError, "no such model file"),
         (("md", "model.hesse", "beads.h5", "beads.h5"), RequestError, "is an input"),
         (("md", "model.hesse", "beads.h5", "o.h5", "--state-point", "1K"), RequestError, 'no state point "1K"'),
-        (("md", "model.hesse", "beads.h5", "o.h5", "--json", "beads.h5"), RequestError, "is an input"),
-        (("md", "model.hesse", "beads.h5", "o.h5", "--json", "o.h5"), RequestError, "two results"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--json", "beads.h5"), RequestError, "ends in .json"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--json", "o.h5"), RequestError, "ends in .json"),
         (("md", "model.hesse", "beads.h5", "o.h5", "--time", "-1"), ConfigError, "--time: .* of ps above 0, got -1"),
         (("md", "model.hesse", "beads.h5", "o.h5", "--time", "nan"), ConfigError, "--time: .* got nan"),
         (("md", "model.hesse", "beads.h5", "o.h5", "--time", "0.001"), ConfigError, "--time: .* less than a time step"),
@@ -115,7 +115,7 @@ def test_runs_that_all_fail_end_with_an_error_and_the_comparison_tells_it(beads:
         ),
         (("compare", "beads.h5", "--reference", "none.h5"), FileFormatError, "no such file"),
         (("compare", "beads.h5", "--reference", "beads.h5", "--figure", "x.pdf"), FileFormatError, "written as"),
-        (("compare", "beads.h5", "--reference", "beads.h5", "--json", "beads.h5"), RequestError, "is an input"),
+        (("compare", "beads.h5", "--reference", "beads.h5", "--json", "beads.h5"), RequestError, "ends in .json"),
     ],
 )
 def test_wrong_input_gets_a_reply_and_damages_nothing(

@@ -122,7 +122,7 @@ def test_further_parts_of_the_split_can_be_named(run: Run, folder: Path) -> None
         (("{folder}", "--split", "validation"), "no folder of a run"),
         (("{run}", "{folder}/c.h5", "--split", "validation"), "not the data that"),
         (("{run}", "{folder}/c.h5", "--rank-by", "force"), 'Did you mean "forces"?'),
-        (("{run}", "{folder}/c.h5", "--json", "{folder}/x", "--groups", "{folder}/x"), "a file of its own"),
+        (("{run}", "{folder}/c.h5", "--json", "{folder}/x.json", "--groups", "{folder}/x.json"), "a file of its own"),
         (("{run}", "{folder}/c.h5", "--groups", "{folder}/none/x.json"), "no folder"),
         (("{run}", "{folder}/c.h5", "--structures", "{folder}/c.h5"), "c.h5"),
         (("{run}", "{folder}/c.h5", "--worst", "-1"), "--worst"),

@@ -134,8 +134,12 @@ def test_an_engine_by_its_name(tmp_path: Path) -> None:
 def test_json_must_not_overwrite_the_model(tmp_path: Path) -> None:
     path = tmp_path / "m.hesse"
     save_model(path, build_model(HipnnConfig(features=4, sensitivities=4), (1, 6)))
-    with pytest.raises(RequestError, match="this is an input"):
+    with pytest.raises(RequestError, match=r"ends in \.json"):
         run("info", path, "--json", path)
+    hessian = tmp_path / "hessian.json"
+    hessian.write_text("{}")
+    with pytest.raises(RequestError, match="this is an input"):
+        run("info", hessian, "--json", hessian)
 
 
 def test_a_model_that_started_from_another_shows_its_own_network(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_nothing_was_started(molecules) -> None:
         (("--step", 0), ConfigError, "--step: expected a number of fs above 0, got 0"),
         (("--time", -1), ConfigError, "--time: expected a number of ps above 0, got -1"),
         (("--figure", "md.pdf"), RequestError, r"\.png or \.svg"),
-        (("--json", "md.h5"), RequestError, "different files"),
+        (("--json", "md.h5"), RequestError, r"ends in \.json"),
         (("--compare", "missing.json"), FileFormatError, "no such JSON"),
         (("--compare", "in.extxyz"), FileFormatError, "not the JSON of hesse md"),
     ],

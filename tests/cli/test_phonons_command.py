@@ -133,7 +133,7 @@ def test_pictures_alone_know_their_crystal(folder: Path, aluminum: Path) -> None
         (("--reference", "aluminum/o"), "another crystal: its primitive cell has Al, not Cu"),
         (("--reference", "nothing"), "nothing"),
         (("--out", "POSCAR"), "POSCAR is a file; expected a folder"),
-        (("--json", "aluminum"), "this is a folder"),
+        (("--json", "aluminum"), "ends in .json"),
     ],
 )
 def test_input_is_checked_before_the_work(

@@ -187,7 +187,7 @@ def test_thermo(folder: Path) -> None:
     [
         (("vibrations", "one.h5", "--write", "molden"), RequestError, "--out DIR"),
         (("vibrations", "one.h5", "--out", "many.h5"), RequestError, "is a file; expected a folder"),
-        (("vibrations", "one.h5", "--json", "one.h5"), RequestError, "would be overwritten"),
+        (("vibrations", "one.h5", "--json", "one.h5"), RequestError, "ends in .json"),
         (("vibrations", "none.h5"), FileFormatError, "there is no such file"),
         (("vibrations", "one.h5", "--atoms", "2-"), RequestError, "expected indices from 0"),
         (("vibrations", "one.h5", "--atoms", "3-1"), RequestError, "no range of atoms"),

@@ -36,6 +36,7 @@ from hesse.cli.phonons_command import phonons
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.reaction_search_command import reaction
 from hesse.cli.recipe_command import recipe
+from hesse.cli.result_names import check_result_names
 from hesse.cli.sample_command import sample
 from hesse.cli.study_command import study
 from hesse.cli.tc_command import tc
@@ -108,6 +109,7 @@ app.command("phonons")(phonons)
 app.command("convert")(convert)
 app.command("info")(info)
 app.command("export")(export)
+check_result_names(app)
 
 _TYPER_INTERRUPTED = 130
 """Exit code of Typer after Ctrl-C; it prints no message."""
