@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ import hesse
 import oracles
 from hesse import Hipnn, HipnnConfig, Properties, Request, collate, from_ase, save_model, to_ase
 from hesse.curvature import evaluate
-from hesse.deploy import HesseCalculator
+from hesse.deploy import ForceField, HesseCalculator, StressUndefinedError
 from hesse.errors import (
     ConfigError,
     EngineError,
@@ -144,8 +145,9 @@ def test_stress_without_a_volume_is_an_error_of_hesse_and_of_ase(potential: Hipn
     atoms.calc = HesseCalculator(potential)
     with pytest.raises(PropertyNotImplementedError, match="three periodic directions"):
         atoms.get_stress()
-    with pytest.raises(GeometryError):
+    with pytest.raises(GeometryError) as reply:
         atoms.get_stress()
+    assert type(reply.value) is StressUndefinedError, "a public name, which a traceback shows"
 
 
 def test_from_a_file_in_both_dtypes(potential: Hipnn, tmp_path: Path) -> None:
@@ -163,6 +165,30 @@ def test_from_a_file_in_both_dtypes(potential: Hipnn, tmp_path: Path) -> None:
         assert forces.dtype == np.float64
         np.testing.assert_allclose(forces, exact, atol=tolerance)
         assert atoms.calc.hvp(np.ones((6, 3)), atoms).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "wide", ["float64", torch.float64, np.float64, np.dtype("float64"), np.zeros(1).dtype], ids=str
+)
+def test_types_of_numpy_and_torch_and_their_names(potential: Hipnn, tmp_path: Path, wide: Any) -> None:
+    save_model(tmp_path / "a.hesse", potential.to(torch.float32))
+    assert HesseCalculator(potential, dtype=wide).dtype is torch.float64
+    assert HesseCalculator.from_file(tmp_path / "a.hesse", dtype=wide).dtype is torch.float64
+    assert ForceField(potential, oracles.molecule(3, 0), dtype=wide).calculator.dtype is torch.float64
+    for load in (hesse.load_model, hesse.make_potential):
+        assert next(load(tmp_path / "a.hesse", dtype=wide).parameters()).dtype is torch.float64
+
+
+@pytest.mark.parametrize("wrong", ["float16", torch.float16, np.float16, np.int64, int, float, 64, "torch"], ids=str)
+def test_other_types_get_a_reply(potential: Hipnn, tmp_path: Path, wrong: Any) -> None:
+    save_model(tmp_path / "a.hesse", potential)
+    for use in (
+        lambda: HesseCalculator(potential, dtype=wrong),
+        lambda: hesse.load_model(tmp_path / "a.hesse", dtype=wrong),
+        lambda: hesse.make_potential(tmp_path / "a.hesse", dtype=wrong),
+    ):
+        with pytest.raises(RequestError, match='expected dtype "float32" or "float64"'):
+            use()
 
 
 def test_another_dtype_uses_a_copy(potential: Hipnn) -> None:

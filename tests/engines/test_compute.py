@@ -50,6 +50,15 @@ def test_random_probes_belong_to_structures(source: str) -> None:
     assert not torch.equal(alone.probes, other_seed.probes)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("count", [np.int64(2), np.uint8(2), np.array(2), torch.tensor(2)], ids=str)
+def test_a_number_of_probes_may_be_of_numpy_or_torch(count: int) -> None:
+    water = molecules([3], seed=0)
+    expected = hesse.compute(water, SOURCES["potential"](), probes=2)
+    result = hesse.compute(water, SOURCES["potential"](), probes=count)
+    torch.testing.assert_close(result.hvp, expected.hvp, rtol=0, atol=0)
+    assert hesse.compute(water, SOURCES["potential"](), probes=np.int64(0)).hvp is None
+
+
 def test_stress_of_crystals_beside_molecules_is_masked() -> None:
     crystal = bulk("Cu", cubic=True)
     result = hesse.compute([crystal, molecule("CO")], EMT(), stress=True)
@@ -65,7 +74,8 @@ def test_impossible_requests_get_a_reply() -> None:
             hesse.compute(water, source, stress=True)
         with pytest.raises(LabelShapeError, match="probes of shape"):
             hesse.compute([water, water], source, probes=np.ones((1, 3, 3)))
-        with pytest.raises(RequestError, match="probes"):
-            hesse.compute(water, source, probes="two")
+        for wrong in ("two", 2.0, np.float64(2), np.array(2.5), -1, np.int64(-1), True, np.True_, torch.tensor(2.0)):
+            with pytest.raises(RequestError, match="probes: expected a whole number"):
+                hesse.compute(water, source, probes=wrong)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="whole structures"):
         hesse.compute(water, EMT(), atomic_energies=True)

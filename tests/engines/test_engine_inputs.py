@@ -97,7 +97,7 @@ def test_wrong_directions_get_a_reply():
     with pytest.raises(LabelShapeError, match=r"expected \[probes, 3, 3\]"):
         compute(structure, engine, probes=np.zeros((4, 3)))
     for probes in (True, -1, "many"):
-        with pytest.raises(RequestError, match="probes: expected a number of directions"):
+        with pytest.raises(RequestError, match="probes: expected a whole number of directions"):
             compute(structure, engine, probes=probes)
     with pytest.raises(RequestError, match="leave out atomic_energies"):
         compute(structure, engine, atomic_energies=True)

@@ -155,3 +155,19 @@ def test_paths_in_names_are_relative_to_a_folder(tmp_path: Path) -> None:
     assert with_base_folder("mace:m.model?trust=pickle", tmp_path) == f"mace:{tmp_path / 'm.model'}?trust=pickle"
     assert with_base_folder("python:a:b", tmp_path) == "python:a:b"
     assert with_base_folder("/x/m.hesse", tmp_path) == "/x/m.hesse"
+
+
+@pytest.mark.parametrize("written", ["GFN2-xTB", "gfn2-xtb", "GFN2", "gfn2"])
+def test_xtb_by_the_name_of_its_level(written: str, tmp_path: Path) -> None:
+    """Labels and reports say GFN2-xTB; that is a name of the engine too."""
+    pytest.importorskip("tblite")
+    engine = make_engine(f"{written}?accuracy=0.1")
+    plain = make_engine("gfn2?accuracy=0.1")
+    assert (engine.name, engine.level, dict(engine.settings)) == (plain.name, plain.level, dict(plain.settings))
+    assert make_engine(written.replace("2", "1")).level == "GFN1-xTB"
+    assert settings_model(written) is settings_model("gfn2")
+    assert with_base_folder(f"{written}?accuracy=0.1", tmp_path) == f"{written}?accuracy=0.1"
+    with pytest.raises(RequestError, match="is an engine, not a potential"):
+        make_potential(written)
+    with pytest.raises(UnknownOptionError, match='no engine "GFN3-xTB"'):
+        make_engine("GFN3-xTB")

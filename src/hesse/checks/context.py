@@ -16,6 +16,7 @@ from hesse.checks.builtin_structures import choose_elements, sample_structures
 from hesse.curvature import evaluate
 from hesse.errors import RequestError
 from hesse.potential import Potential, check_elements
+from hesse.runtime.dtypes import DTypeLike, as_dtype
 from hesse.structures import Batch, Request, Structure, collate
 
 __all__ = ["CheckContext", "Predictions", "largest_error", "make_context", "random_directions", "relative_error"]
@@ -134,7 +135,7 @@ def make_context(
     potential: Potential,
     structures: Sequence[Structure] | None = None,
     *,
-    dtype: torch.dtype = torch.float64,
+    dtype: DTypeLike = torch.float64,
     device: torch.device | str = "cpu",
 ) -> CheckContext:
     """Copy a potential and choose the structures to check it on.
@@ -154,8 +155,7 @@ def make_context(
         RequestError: the potential cannot be copied; or all structures are periodic in one or two directions only; or
             another dtype.
     """
-    if dtype not in (torch.float64, torch.float32):
-        raise RequestError(f"expected dtype torch.float64 or torch.float32, got {dtype!r}")
+    dtype = as_dtype(dtype)
     try:
         model = copy.deepcopy(potential).to(dtype=dtype, device=device).eval()
     except Exception as error:  # third-party code

@@ -15,6 +15,7 @@ from hesse.datasets import StructuresLike, as_structures
 from hesse.engines import PotentialLike, as_potential
 from hesse.errors import RequestError, check_choice
 from hesse.runtime.devices import device_from_name
+from hesse.runtime.dtypes import DTypeLike
 
 __all__ = ["CheckResults", "check_potential", "select_checks"]
 
@@ -72,7 +73,7 @@ def check_potential(
     *,
     only: str | Iterable[str] | None = None,
     skip: str | Iterable[str] = (),
-    dtype: torch.dtype = torch.float64,
+    dtype: DTypeLike = torch.float64,
     device: torch.device | str = "cpu",
     on_start: Callable[[Check], None] = lambda check: None,
 ) -> CheckResults:

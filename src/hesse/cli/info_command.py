@@ -53,7 +53,8 @@ def info(
     curvature of data; options and provenance of models."""
     import json
 
-    from hesse.engines.names import ADAPTERS, XTB_METHODS, path_in_name
+    from hesse.engines.names import ADAPTERS, path_in_name
+    from hesse.engines.xtb import XTB_METHODS, xtb_name
     from hesse.runtime.filesystem import atomic_write_text, check_output_path
 
     file, kind = Path(name), name.partition(":")[0]
@@ -64,7 +65,7 @@ def info(
         card: dict[str, Any] = {"source": name, **_describe_potential(name)}
         sections = {"model": _flatten({key: value for key, value in card.items() if key not in ("source", "elements")})}
         sections["model"].insert(1, ("elements", _symbols(card["elements"]) or "all"))
-    elif not file.exists() and (kind == "pyscf" or name.partition("?")[0] in XTB_METHODS):
+    elif not file.exists() and (kind == "pyscf" or xtb_name(name).partition("?")[0] in XTB_METHODS):
         card, sections = _describe_engine(name)
     elif file.suffix.lower() == ".hesse":
         from hesse.models import read_model_header, read_training_environments

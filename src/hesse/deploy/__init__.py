@@ -1,6 +1,6 @@
 """Use of trained potentials: an ASE calculator with exact curvature, and the programs in which people run dynamics."""
 
-from hesse.deploy.calculator import HesseCalculator
+from hesse.deploy.calculator import HesseCalculator, StressUndefinedError
 from hesse.deploy.engine_export import export
 from hesse.deploy.force_field import ForceField
 from hesse.deploy.lammps import LammpsForces
@@ -12,6 +12,7 @@ __all__ = [
     "ForceField",
     "HesseCalculator",
     "LammpsForces",
+    "StressUndefinedError",
     "VerletNeighborList",
     "export",
     "export_metatomic",

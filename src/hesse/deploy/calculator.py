@@ -28,10 +28,11 @@ from hesse.errors import (
 )
 from hesse.potential import known_environments, warn_of_charge_states
 from hesse.runtime.devices import device_from_name
+from hesse.runtime.dtypes import DTypeLike, as_dtype
 from hesse.structures import Batch, Extrapolation, Request, Structure, species_numbers, to_structure
 from hesse.structures.verlet import VerletNeighborList
 
-__all__ = ["HesseCalculator"]
+__all__ = ["HesseCalculator", "StressUndefinedError"]
 
 DEFAULT_SKIN = 1.0
 """Skin of the neighbor list, Å."""
@@ -44,7 +45,7 @@ VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 """Order of stress components in ASE: xx, yy, zz, yz, xz, xy."""
 
 
-class _StressUndefinedError(GeometryError, PropertyNotImplementedError):
+class StressUndefinedError(GeometryError, PropertyNotImplementedError):
     """Stress of a structure that is not periodic in all directions. Derived from an error of ASE too, because programs
     of ASE catch that error and continue without a stress."""
 
@@ -62,9 +63,9 @@ class HesseCalculator(Calculator):
         potential: a path (`run/model.hesse`), a name as on the command line (`mace:FILE`, `torchani:FILE`, ...), a
             `hesse.Potential`, or the result of `hesse.train`. A potential is switched to evaluation mode; several
             calculators may share one.
-        dtype: "float64" (or `torch.float64`) for curvature, phonons and tight relaxations; "float32" is faster and
-            enough for dynamics. Default: that of the potential. For another dtype or device, the calculator works on a
-            copy.
+        dtype: "float64" (or that of torch or numpy) for curvature, phonons and tight relaxations; "float32" is faster
+            and enough for dynamics. Default: that of the potential. For another dtype or device, the calculator works
+            on a copy.
         device: "cpu", "cuda", ...; default: that of the potential, the CPU for files.
         skin: Å. Neighbors are searched this far beyond the cutoff, and again when an atom may have moved by half of it;
             results do not depend on it. With 0, they are searched at every step.
@@ -83,13 +84,13 @@ class HesseCalculator(Calculator):
         self,
         potential: PotentialLike,
         *,
-        dtype: torch.dtype | str | None = None,
+        dtype: DTypeLike | None = None,
         device: torch.device | str | None = None,
         skin: float = DEFAULT_SKIN,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        target_dtype = _parse_dtype(dtype)
+        target_dtype = None if dtype is None else as_dtype(dtype)
         target_device = None if device is None else device_from_name(str(device))
         model = as_potential(potential)
         current = dtype_and_device(model)
@@ -113,7 +114,7 @@ class HesseCalculator(Calculator):
         cls,
         path: str | Path,
         *,
-        dtype: torch.dtype | str | None = None,
+        dtype: DTypeLike | None = None,
         device: torch.device | str = "cpu",
         skin: float = DEFAULT_SKIN,
         compile: bool = False,
@@ -293,7 +294,7 @@ class HesseCalculator(Calculator):
 
     def _check_fully_periodic(self, atoms: Atoms) -> None:
         if not atoms.pbc.all():
-            raise _StressUndefinedError(
+            raise StressUndefinedError(
                 f"stress was requested for {atoms.get_chemical_formula()} with pbc = {atoms.pbc.tolist()}: it needs a "
                 "volume, that is, three periodic directions"
             )
@@ -311,12 +312,3 @@ class HesseCalculator(Calculator):
                 f"the potential gives a result that is not finite for {self.atoms.get_chemical_formula()}. Check the "
                 "geometry and the potential (`hesse check`)."
             )
-
-
-def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """Convert the name of a dtype. Raises RequestError for anything but float32, float64 and None."""
-    known = {"float32": torch.float32, "float64": torch.float64, None: None}
-    name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
-    if name not in known:
-        raise RequestError(f'expected dtype "float32" or "float64", got {dtype!r}')
-    return known[name]

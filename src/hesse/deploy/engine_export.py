@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.io import write
 
@@ -15,7 +14,8 @@ from hesse.deploy.force_field import ForceField
 from hesse.deploy.metatomic_export import export_metatomic
 from hesse.engines.names import path_in_name
 from hesse.errors import RequestError, check_choice
-from hesse.runtime.filesystem import atomic_write, atomic_write_text
+from hesse.runtime.dtypes import DTypeLike, as_dtype
+from hesse.runtime.filesystem import atomic_write, atomic_write_text, check_new_file
 from hesse.structures import to_ase
 
 __all__ = ["EXPORT_TARGETS", "export"]
@@ -30,7 +30,7 @@ def export(
     output: str | Path,
     *,
     structure: StructuresLike | None = None,
-    dtype: str | None = None,
+    dtype: DTypeLike | None = None,
     device: str | None = None,
     compile: bool = False,
     overwrite: bool = False,
@@ -61,26 +61,26 @@ def export(
     """
     check_choice(to, EXPORT_TARGETS, "program to export to")
     output = Path(output)
-    if dtype not in (None, "float32", "float64"):
-        raise RequestError(f'expected dtype "float32" or "float64", got {dtype!r}')
+    precision = None if dtype is None else str(as_dtype(dtype)).removeprefix("torch.")
     if compile and to not in COMPILED_TARGETS:
         raise RequestError(f"compiled forces are for {' and '.join(COMPILED_TARGETS)}: leave --compile out for {to}")
     if to == "metatomic":
-        _check_new([output], overwrite=overwrite)
-        export_metatomic(output, model, dtype=None if dtype is None else getattr(torch, dtype), device=device)
+        check_new_file(output, overwrite=overwrite)
+        export_metatomic(output, model, dtype=dtype, device=device)
         return f"{output}: for every program that reads metatomic files (LAMMPS, i-PI, ASE, GROMACS, torch-sim, ...)"
     if device is not None:
         raise RequestError(f"--device is for metatomic; set the device in the files for {to}")
     if structure is None:
         raise RequestError(f"{to} needs the atoms at the start: --structure start.xyz")
     start = as_structure(structure)
-    ForceField(model, start, dtype=dtype)(start.positions, start.cell)
+    ForceField(model, start, dtype=precision)(start.positions, start.cell)
     files = ENGINE_FILES[to]
     atoms = _bare(standard_orientation(to_ase(start)))
-    texts = files.write(ExportedRun(_portable_name(str(model)), atoms, dtype, compile))
+    texts = files.write(ExportedRun(_portable_name(str(model)), atoms, precision, compile))
     if output.is_file():
         raise RequestError(f"{output}: this is a file, expected a folder for the files of {to}")
-    _check_new([output / name for name in (*texts, "start.extxyz")], overwrite=overwrite)
+    for name in (*texts, "start.extxyz"):
+        check_new_file(output / name, overwrite=overwrite)
     output.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         atomic_write_text(output / name, text)
@@ -98,9 +98,3 @@ def _portable_name(model: str) -> str:
     """The name with an absolute path, since the program runs in another folder."""
     path = path_in_name(model)
     return model if path is None else model.replace(path, str(Path(path).absolute()), 1)
-
-
-def _check_new(files: list[Path], *, overwrite: bool) -> None:
-    existing = [file for file in files if file.exists()]
-    if existing and not overwrite:
-        raise RequestError(f"{existing[0]} exists already: choose another name, or give --overwrite to replace it")

@@ -15,6 +15,7 @@ from hesse.engine import SinglePoint
 from hesse.engines import PotentialLike
 from hesse.errors import GeometryError
 from hesse.potential import check_elements
+from hesse.runtime.dtypes import DTypeLike
 from hesse.structures import Structure, to_ase, to_structure
 
 __all__ = ["ForceField"]
@@ -49,7 +50,7 @@ class ForceField:
         potential: PotentialLike | HesseCalculator,
         start: Atoms | Structure,
         *,
-        dtype: torch.dtype | str | None = None,
+        dtype: DTypeLike | None = None,
         device: torch.device | str | None = None,
         skin: float = DEFAULT_SKIN,
         compile: bool = False,

@@ -20,6 +20,7 @@ from hesse.deploy.calculator import HesseCalculator
 from hesse.deploy.force_field import ForceField
 from hesse.engines import PotentialLike, as_potential
 from hesse.errors import ConfigError, EngineError, HesseError, RequestError, UnitError, UnknownElementError, first_line
+from hesse.runtime.dtypes import DTypeLike
 
 __all__ = ["LammpsForces"]
 
@@ -65,7 +66,7 @@ class LammpsForces:
         elements: Sequence[str] | Mapping[int, str],
         *,
         fix: str = "hesse",
-        dtype: torch.dtype | str | None = None,
+        dtype: DTypeLike | None = None,
         device: torch.device | str | None = None,
         compile: bool = False,
         check_masses: bool = True,

@@ -9,8 +9,6 @@ import math
 import warnings
 from pathlib import Path
 
-import torch
-
 from hesse._version import __version__
 from hesse.deploy.traced import trace_potential
 from hesse.engines import PotentialLike, as_potential
@@ -18,6 +16,7 @@ from hesse.errors import EngineError, first_line
 from hesse.models import Ani, HesseNet, Hipnn, ReferenceEnergies, Zbl
 from hesse.potential import Potential, dtype_and_device
 from hesse.runtime.devices import device_from_name
+from hesse.runtime.dtypes import DTypeLike
 from hesse.runtime.filesystem import atomic_write, check_output_path
 from hesse.runtime.imports import import_optional
 
@@ -28,7 +27,7 @@ def export_metatomic(
     path: str | Path,
     potential: PotentialLike,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: DTypeLike | None = None,
     device: str | None = None,
     name: str = "Hesse model",
 ) -> None:
@@ -39,7 +38,7 @@ def export_metatomic(
     Args:
         path: file to write (`model.pt`); replaced in one step if it exists.
         potential: as for `HesseCalculator`.
-        dtype: torch.float64 or torch.float32; default: that of the potential.
+        dtype: float64 or float32, of torch or numpy or as text; default: that of the potential.
         device: "cpu", "cuda", ...; default: that of the potential, the CPU for files.
         name: name in the description of the file.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from hesse.engines import PotentialLike, as_potential
 from hesse.runtime.devices import device_from_name
+from hesse.runtime.dtypes import DTypeLike
 from hesse.runtime.imports import import_optional
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ __all__ = ["torch_sim_model"]
 def torch_sim_model(
     potential: PotentialLike,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: DTypeLike | None = None,
     device: str | None = None,
     compute_stress: bool = True,
 ) -> TorchSimModel:
@@ -27,7 +26,7 @@ def torch_sim_model(
 
     Args:
         potential: as for `HesseCalculator`.
-        dtype: torch.float64 or torch.float32; default: that of the potential.
+        dtype: float64 or float32, of torch or numpy or as text; default: that of the potential.
         device: "cpu", "cuda", ...; default: that of the potential, the CPU for files.
         compute_stress: whether to compute stresses of periodic systems, for cells that move.
 

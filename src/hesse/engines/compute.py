@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
@@ -94,12 +96,13 @@ def compute(
 def _directions(
     structures: tuple[Structure, ...], probes: ProbesLike, seed: int
 ) -> Float[Tensor, "probes atoms 3"] | None:
-    if probes is None or (isinstance(probes, int) and not isinstance(probes, bool) and probes == 0):
+    if probes is None:
         return None
-    if isinstance(probes, bool) or (isinstance(probes, int) and probes < 0):
-        raise RequestError(f"probes: expected a number of directions, a Probe or an array, got {probes}")
-    if isinstance(probes, int):
-        probes = Rademacher(probes)
+    if not isinstance(probes, Probe) and np.ndim(probes) == 0:  # a text is no number either
+        count = _number(probes)
+        if count == 0:
+            return None
+        probes = Rademacher(count)
     if isinstance(probes, Probe):
         return probes.draw(collate(list(structures), 0.1), ProbeSeed(seed))
     try:
@@ -115,6 +118,19 @@ def _directions(
             f"{len(structures)} structures, end to end"
         )
     return array
+
+
+def _number(probes: object) -> int:
+    """The number of random directions. Raises RequestError for what is no whole number."""
+    try:
+        count = -1 if isinstance(probes, bool | np.bool_) else operator.index(probes)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        count = -1
+    if count < 0:
+        raise RequestError(
+            f"probes: expected a whole number of directions from 0, a Probe or an array of directions, got {probes!r}"
+        )
+    return count
 
 
 def _further(outputs: Collection[str] | None) -> dict[str, bool]:

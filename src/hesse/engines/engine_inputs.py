@@ -16,6 +16,7 @@ from hesse.engines.names import make_engine, make_potential
 from hesse.engines.potential_engine import PotentialEngine
 from hesse.errors import RequestError
 from hesse.potential import Potential
+from hesse.runtime.dtypes import DTypeLike, as_dtype
 
 __all__ = ["EngineLike", "PotentialLike", "as_engine", "as_potential", "engine_for_workers"]
 
@@ -40,7 +41,7 @@ def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = Non
         An engine, which computes energies, forces, Hessian-vector products and Hessians.
 
     Raises:
-        RequestError: the argument is of another type.
+        RequestError: the argument is of another type; a dtype other than float32 and float64.
         HesseError: all that `make_engine` raises.
     """
     if differences is not None and not isinstance(differences, FiniteDifferences):
@@ -88,14 +89,14 @@ def engine_for_workers(
 
 
 def as_potential(
-    potential: PotentialLike, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    potential: PotentialLike, *, dtype: DTypeLike | None = None, device: torch.device | str | None = None
 ) -> Potential:
     """Convert a name, a path, or an object with a potential to that potential.
 
     Args:
         potential: a name as on the command line (`mace:FILE`, `torchani:FILE`, the path of a model), a Potential, or an
             object with a `potential`, such as the result of `hesse.train` or a HesseCalculator.
-        dtype: floating-point type of the result; None leaves it as it is.
+        dtype: floating-point type of the result, of torch or numpy or its name; None leaves it as it is.
         device: device of the result; None leaves it where it is (the CPU for files).
 
     Returns:
@@ -105,6 +106,7 @@ def as_potential(
         RequestError: the argument is of another type.
         HesseError: all that `make_potential` raises.
     """
+    dtype = None if dtype is None else as_dtype(dtype)
     if isinstance(potential, str | Path):
         return make_potential(str(potential), dtype=dtype, device=device or "cpu")
     result = _potential_in(potential)

@@ -31,11 +31,12 @@ from hesse.engines.force_engine import FiniteDifferences
 from hesse.engines.levels import file_digest, level_with_digest, module_file_digest, weights_digest
 from hesse.engines.potential_engine import PotentialEngine
 from hesse.engines.pyscf import PyscfEngine, PyscfSettings
-from hesse.engines.xtb import XTB_METHODS, XtbEngine, XtbSettings
+from hesse.engines.xtb import XTB_METHODS, XtbEngine, XtbSettings, xtb_name
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError, did_you_mean
 from hesse.models import load_model
 from hesse.models.adapters import PUBLISHED, checkpoint_file, is_published
 from hesse.potential import Potential
+from hesse.runtime.dtypes import DTypeLike, as_dtype
 from hesse.runtime.settings import Settings, validate_config
 
 __all__ = [
@@ -163,6 +164,7 @@ def settings_model(name: str) -> type[Settings]:
     Raises:
         UnknownOptionError: an unknown engine; the message has the nearest name.
     """
+    name = xtb_name(name)
     head = name.partition("?")[0]
     kind, _, rest = head.partition(":")
     if head in XTB_METHODS:
@@ -213,7 +215,7 @@ POTENTIAL_NAMES: tuple[str, ...] = (
 
 
 def make_potential(
-    text: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    text: str | Path, *, dtype: DTypeLike | None = None, device: torch.device | str = "cpu"
 ) -> Potential:
     """Create the potential of a name, in evaluation mode.
 
@@ -223,7 +225,7 @@ def make_potential(
             (`mace:my.model?trust=pickle`); `chgnet:0.3.0`, `sevenn:7net-0` for published weights; or
             `python:package.module:factory` for a function without arguments that returns a `Potential` (modules are
             also found in the current folder).
-        dtype: floating-point type of its parameters; None leaves them as they are.
+        dtype: floating-point type of its parameters, of torch or numpy or its name; None leaves them as they are.
         device: device of its parameters.
 
     Returns:
@@ -236,7 +238,8 @@ def make_potential(
             engine that is not a potential.
         MissingExtraError: the framework is not installed.
     """
-    text = str(text)
+    text = xtb_name(str(text))
+    dtype = None if dtype is None else as_dtype(dtype)
     kind, _, rest = text.partition(":")
     _refuse_model_prefix(text)
     if kind in ADAPTERS and rest:
@@ -301,7 +304,7 @@ def with_base_folder(text: str, folder: Path) -> str:
     kind, _, rest = text.partition(":")
     if is_published(kind, rest.partition("?")[0]):
         return text
-    if kind in ("python", "ase", "pyscf") or kind.partition("?")[0] in XTB_METHODS:
+    if kind in ("python", "ase", "pyscf") or xtb_name(kind).partition("?")[0] in XTB_METHODS:
         return text
     if kind in ADAPTERS and rest:
         return f"{kind}:{folder / rest}"
@@ -321,11 +324,11 @@ def make_engine(text: str | Path, *, differences: FiniteDifferences | None = Non
     """Create the engine of a name.
 
     Args:
-        text: `gfn2`, `gfn1`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, or any name of a potential as for
-            `make_potential` (the path of a model, `mace:FILE`, ...). Settings may follow the first three:
-            `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`; they are fields of `XtbSettings` and
-            `PyscfSettings`. An ASE factory is a function without arguments that returns a calculator, or an `Engine`
-            with its own `differences`; modules are also found in the current folder.
+        text: `gfn2` or `GFN2-xTB`, `gfn1` or `GFN1-xTB`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, or any
+            name of a potential as for `make_potential` (the path of a model, `mace:FILE`, ...). Settings may follow
+            the first three: `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`; they are fields of
+            `XtbSettings` and `PyscfSettings`. An ASE factory is a function without arguments that returns a
+            calculator, or an `Engine` with its own `differences`; modules are also found in the current folder.
         differences: how curvature is taken from forces. Potentials, which are differentiated exactly, ignore it.
 
     Returns:
@@ -338,7 +341,7 @@ def make_engine(text: str | Path, *, differences: FiniteDifferences | None = Non
         MissingExtraError: the package of the engine is not installed.
         FileFormatError: the model file cannot be read.
     """
-    text = str(text)
+    text = xtb_name(str(text))
     kind, _, rest = text.partition(":")
     _refuse_model_prefix(text)
     if text.partition("?")[0] in XTB_METHODS:

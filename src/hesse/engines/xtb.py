@@ -23,7 +23,7 @@ from hesse.runtime.imports import import_optional
 from hesse.runtime.settings import Settings, settings_from
 from hesse.structures import Structure, check_electron_count
 
-__all__ = ["XTB_METHODS", "XtbEngine", "XtbSettings"]
+__all__ = ["XTB_METHODS", "XtbEngine", "XtbSettings", "xtb_name"]
 
 XTB_METHODS = {"gfn2": "GFN2-xTB", "gfn1": "GFN1-xTB"}
 """Names on the command line, and the levels of theory they mean."""
@@ -38,6 +38,20 @@ _ROUNDING_NOISE = 1e-13
 """eV/Å; of gradients with the same number of cycles (45 molecules: median 1e-14)."""
 
 _HARTREE, _BOHR = units.Hartree, units.Bohr
+
+
+def xtb_name(text: str) -> str:
+    """The name of an engine as on the command line, from the level of theory that labels and reports state.
+
+    Args:
+        text: any name of an engine, with or without settings.
+
+    Returns:
+        `gfn2` for `GFN2-xTB`, in capitals or not and with its settings; other names as they are.
+    """
+    head, mark, settings = text.partition("?")
+    name = head.lower().removesuffix("-xtb")
+    return f"{name}{mark}{settings}" if name in XTB_METHODS else text
 
 
 class XtbSettings(Settings):
@@ -57,7 +71,7 @@ class XtbEngine(ForceEngine):
     """GFN2-xTB or GFN1-xTB.
 
     Args:
-        method: "gfn2" or "gfn1".
+        method: "gfn2" or "gfn1", or the level: "GFN2-xTB", "GFN1-xTB".
         settings: settings of the program.
         differences: how curvature is taken from forces.
         **options: the fields of `XtbSettings` in place of `settings`.
@@ -76,7 +90,7 @@ class XtbEngine(ForceEngine):
         differences: FiniteDifferences | None = None,
         **options: Any,
     ) -> None:
-        self.name = check_choice(method, XTB_METHODS, "xTB method")
+        self.name = check_choice(xtb_name(method), XTB_METHODS, "xTB method")
         self.options = settings_from(XtbSettings, settings, options)
         self.level = XTB_METHODS[method]
         self._tblite = import_optional("tblite.interface", extra="xtb", purpose=self.level)

@@ -23,6 +23,7 @@ from hesse.errors import FileFormatError, HesseError, RequestError
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.models.registry import from_description, to_description
 from hesse.potential import Potential, known_environments
+from hesse.runtime.dtypes import DTypeLike, as_dtype
 from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
 from hesse.structures import TrainingEnvironments
 
@@ -186,12 +187,12 @@ def read_training_environments(path: str | Path) -> TrainingEnvironments | None:
         raise FileFormatError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from error
 
 
-def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Potential:
+def load_model(path: str | Path, *, dtype: DTypeLike | None = None, device: torch.device | str = "cpu") -> Potential:
     """Read a potential from a `.hesse` file.
 
     Args:
         path: the file.
-        dtype: dtype of the weights; default: as stored.
+        dtype: dtype of the weights, of torch or numpy or its name; default: as stored.
         device: device of the weights.
 
     Returns:
@@ -235,7 +236,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
         potential = from_description(description).to(dtype=stored_dtype)
     potential.load_state_dict(tensors)
     potential.training_environments = environments
-    return potential.to(device=device, dtype=dtype or stored_dtype).eval()
+    return potential.to(device=device, dtype=stored_dtype if dtype is None else as_dtype(dtype)).eval()
 
 
 def _reference_energy_names(potential: Potential) -> set[str]:
