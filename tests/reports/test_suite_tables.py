@@ -25,8 +25,8 @@ def test_numbers_have_intervals_units_and_noise(capsys: pytest.CaptureFixture[st
     assert ["barrier,", "MAE", "0.100", "0.0500", "to", "0.200", "eV", "7", "0.0100"] in lines
     assert ["2.31", "1.15", "to", "4.61", "kcal/mol", "0.231"] in lines
     assert ["frequencies,", "MAE", "44.4", "cm⁻¹", "5"] in lines
-    assert ["right", "number", "of", "50.0", "10.0", "to", "90.0", "%", "2"] in lines
-    assert ["negative", "modes"] in lines
+    assert ["right", "number", "of", "negative", "50.0", "10.0", "to", "90.0", "%", "2"] in lines
+    assert ["modes"] in lines
     assert ["the", "model,", "set", "0.200"] in lines
     assert ["wB97M-V", "0.0380"] in lines
     assert ["g-xTB", "0.303"] in lines

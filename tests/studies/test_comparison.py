@@ -23,13 +23,15 @@ from typer.testing import CliRunner
 import hesse
 from hesse.cli.app import app
 from hesse.datasets import write_dataset
-from hesse.errors import FileFormatError, RequestError, UnknownOptionError
+from hesse.errors import FileFormatError, MissingLabelError, RequestError, UnknownOptionError
 from hesse.evaluation import MetricRow
 from hesse.recipes.set_errors import SetErrors
 from hesse.studies import StudyComparison, StudyResult, compare, run_study
 from hesse.studies.runs import ComparedRun, RunSet
 from hesse.studies.study_comparison import compare_runs
 from hesse.studies.study_config import Label
+from hesse.training import load_config
+from hesse.training.config_file import run_from_config
 
 GROUPS = 12
 
@@ -214,19 +216,149 @@ def test_runs_are_compared_without_a_study(finished: StudyResult) -> None:
 def test_other_test_data_and_validation_data(finished: StudyResult, tmp_path: Path) -> None:
     write_dataset(tmp_path / "new.h5", grouped([3, 4], 11, 2))
     folders = [finished.run_folder(name) for name in ("ef_seed0", "ef-hvp_seed0")]
-    result = compare(folders, [tmp_path / "new.h5"], hessian=False)
+    result = compare(folders, data=[tmp_path / "new.h5"], hessian=False)
     assert {row.dataset for row in result.errors} == {"new"}
     assert "hessian" not in {row.property for row in result.errors}
-    bare = [tmp_path / folder.name for folder in folders]
-    for folder, copy in zip(folders, bare, strict=True):
+    bare = copies(folders, tmp_path)
+    result = compare(bare)
+    assert {row.dataset for row in result.errors} == {"validation"}
+    assert "compared on the validation data that they have in common (validation, 3 structures)" in result.notes[0]
+
+
+def copies(folders: list[Path], target: Path) -> list[Path]:
+    """Copies of runs that belong to no study."""
+    result = [target / folder.name for folder in folders]
+    for folder, copy in zip(folders, result, strict=True):
         shutil.copytree(folder, copy)
-        shutil.rmtree(copy / "evaluations")
-    assert {row.dataset for row in compare(bare).errors} == {"validation"}
+    return result
+
+
+def values(result: StudyComparison) -> list[tuple[str, str, str, tuple[float, ...]]]:
+    return [(row.variant, row.dataset, row.property, row.values) for row in result.errors]
+
+
+def test_earlier_commands_do_not_change_the_test_sets(finished: StudyResult, tmp_path: Path) -> None:
+    """Cached errors are used again, but they choose nothing."""
+    for name, seed in (("one", 11), ("two", 12)):
+        (tmp_path / name).mkdir()
+        write_dataset(tmp_path / name / "test.h5", grouped([3, 4], seed, 2))
+    folders = [finished.run_folder(name) for name in ("ef_seed0", "ef-hvp_seed0")]
+    runs = copies(folders, tmp_path)
+    first = compare(runs)
+    files = [tmp_path / name / "test.h5" for name in ("one", "two")]
+    both = compare(runs, data=files)
+    assert {row.dataset for row in both.errors} == set(map(str, files))
+    assert values(compare(runs)) == values(first)
+    assert {row.dataset for row in compare(folders).errors} == {"far"}, "the cells of a study know its test sets"
+    assert any("runs of the study study are compared on its test sets (far)" in n for n in compare(folders).notes)
+    whole = compare(finished.output)
+    write_dataset(tmp_path / "far.h5", grouped([3, 4], 13, 2))
+    further = compare(finished.output, data=[tmp_path / "far.h5"])
+    assert {row.dataset for row in further.errors} == {"far", str(tmp_path / "far.h5")}
+    assert [v for v in values(further) if v[1] == "far"] == values(whole)
+    assert values(compare(finished.output)) == values(whole)
+    same = compare(finished.output, data={"far": finished.output.parent / "test.h5"})
+    assert values(same) == values(whole), "the same data are no second set"
+    shutil.copy(files[0], tmp_path / "again.h5")
+    with pytest.raises(RequestError, match="hold the same structures and labels: give one of them"):
+        compare(runs, data=[files[0], tmp_path / "again.h5"])
+
+
+def test_a_part_that_was_held_out_is_named_so(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    config = {**study()["base"], "data": {"train": "train.h5", "validation_fraction": 0.25, "by_group": False}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "output": "runs/a"}))
+    run_from_config(load_config(tmp_path / "run.yaml"), quiet=True)
+    run = tmp_path / "runs" / "a"
+    first = compare(run)
+    assert {row.dataset for row in first.errors} == {"train, validation"}
+    whole = compare(run, data=tmp_path / "train.h5")
+    assert {row.dataset for row in whole.errors} == {"train"}
+    assert values(compare(run)) == values(first)
+
+
+def test_a_changed_test_set_of_a_study_is_refused(finished: StudyResult, tmp_path: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(finished.output, copy)
+    record = json.loads((copy / "study.json").read_text())
+    write_dataset(tmp_path / "test.h5", grouped([3, 4], 13, 2))
+    record["test"]["far"]["file"] = str(tmp_path / "test.h5")
+    (copy / "study.json").write_text(json.dumps(record))
+    compare(copy)
+    shutil.rmtree(copy / "runs" / "ef_seed0" / "evaluations")
+    with pytest.raises(RequestError, match=r"has changed since it was the test set \"far\""):
+        compare(copy)
+
+
+def trained(folder: Path, **options: object) -> Path:
+    """A run of its own on the data of the study."""
+    if not (folder / "test.h5").exists():
+        write_data(folder)
+    name = str(options.pop("name"))
+    config = {**study()["base"], **options, "output": f"runs/{name}"}
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    run_from_config(load_config(folder / "run.yaml"), quiet=True)
+    return folder / "runs" / name
+
+
+def test_two_runs_are_compared_whatever_they_differ_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two options, and in the seed: the first run is the baseline."""
+    a = trained(tmp_path, name="lr=a", weights={"hvp": 0})
+    b = trained(tmp_path, name="b", steps=6, seed=3)
+    result = hesse.compare(a, b)
+    first, second = result.variants
+    assert result.baselines == {second: first}
+    assert result.changes
+    assert any("another seed than the baseline" in note for note in result.notes)
+    assert not any("nothing is compared" in note for note in result.notes)
+    assert f"| {second} | {b} |" in result.markdown()
+    for baseline in (b, str(b), second):
+        assert hesse.compare([a, b], baseline=baseline).baselines == {first: second}
+    monkeypatch.chdir(tmp_path)
+    from hesse.cli.compare_command import compare as command
+
+    command([Path("runs/lr=a"), Path("runs/b")], baseline="runs/lr=a", quiet=True)
+    output = capsys.readouterr().out
+    assert f"{first} = runs/lr=a\n{second} = runs/b\n" in output
+    assert f"{second} against {first} on validation" in output
+    with pytest.raises(RequestError, match=r"no variant 'runs/c' as baseline, and none of these runs is in a folder"):
+        hesse.compare(a, b, baseline="runs/c")
+
+
+def test_variants_that_are_left_out_are_named() -> None:
+    runs = [made_up(1.0, k, scheme="ef", network="a") for k in range(3)]
+    runs += [made_up(0.9, k, scheme="ef-hvp", network="a") for k in range(3)]
+    runs += [made_up(0.8, k, scheme="ef-hvp", network="b") for k in range(3)]
+    result = compare_runs(run_set(*runs))
+    assert result.baselines == {"ef-hvp_a": "ef_a"}
+    assert any("not compared: ef-hvp_b;" in note for note in result.notes)
+
+
+def test_data_without_groups_are_noted(finished: StudyResult, tmp_path: Path) -> None:
+    data = grouped([3, 3, 3], 21, 1)
+    write_dataset(
+        tmp_path / "loose.h5",
+        replace(
+            data, structures=tuple(replace(s, group="", numbers=data.structures[0].numbers) for s in data.structures)
+        ),
+    )
+    folders = [finished.run_folder(name) for name in ("ef_seed0", "ef-hvp_seed0")]
+    expected = "loose: no groups in the data: intervals treat every structure as independent"
+    for _ in range(2):  # computed, and read again
+        assert any(expected in note for note in compare(folders, data=tmp_path / "loose.h5").notes)
+
+
+def test_a_suite_without_its_labels_is_refused_before_the_work(finished: StudyResult, tmp_path: Path) -> None:
+    folder = copies([finished.run_folder("ef_seed0")], tmp_path)
+    with pytest.raises(MissingLabelError, match="the suite reactions needs structures with the tags"):
+        compare(folder, data=[finished.output.parent / "test.h5"], suite="reactions")
 
 
 def test_a_suite_adds_numbers_that_are_tested_too(finished: StudyResult, tmp_path: Path) -> None:
     folders = [finished.run_folder(name) for name in finished.finished]
-    result = compare(folders, [finished.output.parent / "test.h5"], suite="curvature", baseline="ef")
+    result = compare(folders, data=[finished.output.parent / "test.h5"], suite="curvature", baseline="ef")
     row = next(row for row in result.changes if row.property == "eigenvalues")
     assert (row.metric, row.pairs, row.groups, row.group_low) == ("mae", 3, 0, None)
     assert row.p_t_holm is not None
@@ -257,7 +389,9 @@ def test_what_cannot_be_compared_gets_a_reply(finished: StudyResult, tmp_path: P
         with pytest.raises(RequestError, match="one or more"):
             compare(wrong)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="data: expected a file"):
-        compare(folder, 5)  # type: ignore[arg-type]
+        compare(folder, data=5)  # type: ignore[arg-type]
+    with pytest.raises(FileFormatError, match=r"test\.h5: this is a file.*Test sets are given by name.*data="):
+        compare(folder, finished.output.parent / "test.h5")
     with pytest.raises(RequestError, match="baseline: expected the name of a variant"):
         compare(folder, baseline=4)  # type: ignore[arg-type]
     shutil.copytree(folder, tmp_path / "copy")

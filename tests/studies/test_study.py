@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import yaml
 from tiny_study import grouped, study, write_data
 
 from hesse.datasets import read_dataset, write_dataset
-from hesse.errors import ConfigError, FileFormatError, InterruptedRunError
+from hesse.errors import ConfigError, FileFormatError, InterruptedRunError, MissingLabelError
 from hesse.evaluation import evaluate_model
 from hesse.recipes.set_errors import cached_errors, evaluate_run
 from hesse.studies import plan_study, run_study
@@ -143,6 +144,21 @@ def test_missing_test_sets_are_told_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "test.h5").rename(tmp_path / "nowhere.h5")
     (tmp_path / "train.h5").unlink()
     with pytest.raises(FileFormatError, match=r"cell ef_seed0, data\.train: .*train\.h5: there is no such file"):
+        run_study(path, workers=0, quiet=True)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("suite", "reply"),
+    [("reactions", "tags reactant, ts and product"), ("curvature", "no structure has a Hessian")],
+)
+def test_test_sets_without_what_their_suite_compares_are_told_before_any_work(
+    tmp_path: Path, suite: str, reply: str
+) -> None:
+    path = write_study(tmp_path, suite=suite)
+    data = read_dataset(tmp_path / "test.h5")
+    write_dataset(tmp_path / "test.h5", replace(data, labels=data.labels.replace(hessian=None)))
+    with pytest.raises(MissingLabelError, match=rf"study\.yaml, \[test\], far, suite {suite}: .*{reply}"):
         run_study(path, workers=0, quiet=True)
     assert not (tmp_path / "study").exists()
 

@@ -17,17 +17,24 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a study, or folders of runs.")],
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Test set; may be given several times. [default: those of the study, or validation data]"),
+        typer.Option(
+            help="Test set; several times for several. [default: those of the study, or the runs' validation data]"
+        ),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Variant to compare with, or AXIS=VALUE. [default: the first scheme]"),
+        typer.Option(
+            metavar="NAME",
+            help="Variant to compare with, the folder of a run, or AXIS=VALUE. [default: the first scheme, or run]",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of page, Markdown, CSV and JSON. [default: comparison in the study]")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the changes to this file, as a list of rows.")] = None,
-    suite: Annotated[str, typer.Option(help="What is judged on --data: basic, curvature, reactions, ...")] = "basic",
+    suite: Annotated[
+        str, typer.Option(help="What is judged, except on the test sets of a study: basic, curvature, ...")
+    ] = "basic",
     hessian: Annotated[bool, typer.Option(help="Errors of Hessians, if the data have them.")] = True,
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
@@ -46,7 +53,7 @@ def compare(
     if out is not None and out.exists() and not out.is_dir():
         raise RequestError(f"--out: {out} is a file; expected a folder, which is created if it is missing")
     result = compare_runs(
-        [str(run) for run in runs], [str(file) for file in data or []], baseline=_baseline(baseline),
+        [str(run) for run in runs], data=[str(file) for file in data or []], baseline=_baseline(baseline),
         suite=suite, hessian=hessian, quiet=quiet,  # type: ignore[arg-type]  # checked there
     )  # fmt: skip
     if out is None and len(runs) == 1 and (runs[0] / STUDY_FILE).exists():
@@ -55,6 +62,9 @@ def compare(
     if json is not None:
         write_rows(json, result.changes)
     print_tables(comparison_tables(result))
+    if not result.is_study:
+        for name, members in result.variants.items():
+            typer.echo(f"{name} = {', '.join(str(run.folder) for run in members)}")
     for text in (*result.verdicts, *result.crossings, *(f"note: {note}" for note in result.notes)):
         typer.echo(text)
     print_failures([f"failed: {name}: {reason}" for name, reason in result.failed.items()])
@@ -65,8 +75,8 @@ def compare(
 
 
 def _baseline(text: str | None) -> str | dict[str, Label] | None:
-    """The name of a variant, or values of axes: `scheme=ef,network=ani`."""
-    if text is None or "=" not in text:
+    """The name of a variant, the folder of a run, or values of axes: `scheme=ef,network=ani`."""
+    if text is None or "=" not in text or Path(text).is_dir():
         return text
     from hesse.errors import ConfigError
     from hesse.runtime.yaml_text import parse_yaml

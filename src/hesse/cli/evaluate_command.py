@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hesse.datasets import Dataset
     from hesse.evaluation import Evaluation, GroupRow, MetricRow, StructureRow
+    from hesse.recipes.judging import Suite
 
 MIN_NOISE_RATIO = 1.5
 """Errors below this multiple of the noise floor depend more on the labels than on the model."""
@@ -91,10 +92,11 @@ def evaluate(
     from hesse.datasets import names_of_files, read_dataset
     from hesse.engines import make_potential
     from hesse.engines.names import path_in_name
-    from hesse.errors import MissingLabelError
     from hesse.evaluation import METRICS, check_known_elements, group_rows, property_names, structure_rows
     from hesse.models import read_model_header
     from hesse.recipes import evaluate as judge
+    from hesse.recipes.judging import check_suite
+    from hesse.recipes.training_overlap import training_overlap_note
     from hesse.reports import error_tables, print_tables, suite_tables, worst_tables, write_evaluation_page
     from hesse.runtime.devices import device_from_name
     from hesse.runtime.filesystem import check_output_path, write_rows
@@ -121,6 +123,8 @@ def evaluate(
     provenance = read_model_header(model)["provenance"] if Path(model).is_file() else {}
     for dataset in datasets:  # before any long work
         check_known_elements(potential, dataset)
+        check_suite(dataset, "basic", hessian=hessian, include_suspect=include_suspect)
+    suites = _suites_of(datasets, names, suite, partial(check_suite, hessian=hessian, include_suspect=include_suspect))
     rows: list[MetricRow] = []
     rows_of_records: list[dict[str, Any]] = []
     rows_of_groups: list[GroupRow] = []
@@ -128,11 +132,11 @@ def evaluate(
     tables: list[Table] = []
     evaluations: list[Evaluation] = []
     page_notes: list[str] = []
-    for name, dataset in zip(names, datasets, strict=True):
-        run_suite = partial(
-            judge,
+    for name, dataset, own_suite in zip(names, datasets, suites, strict=True):
+        evaluation = judge(
             potential,
             dataset,
+            suite=own_suite,
             limit=limit,
             replicas=replicas,
             output=records or json or page,
@@ -144,13 +148,6 @@ def evaluate(
             include_suspect=include_suspect,
             quiet=quiet,
         )
-        try:
-            evaluation = run_suite(suite=suite.value)
-        except MissingLabelError as error:
-            if suite is _Suite.basic or len(datasets) == 1:
-                raise
-            typer.echo(f"note: {name}: errors of labels only. {error}", err=True)
-            evaluation = run_suite(suite="basic")
         evaluations.append(evaluation)
         rows += evaluation.rows
         rows_of_records += [{"dataset": name, **record} for record in evaluation.records]
@@ -166,6 +163,8 @@ def evaluate(
         if len(evaluation.dataset) < len(dataset):
             n_left_out = len(dataset) - len(evaluation.dataset)
             notes.insert(0, f"{name}: {n_left_out} structures with suspect labels were left out")
+        if split is None and (overlap := training_overlap_note(model, evaluation.dataset)):
+            notes.insert(0, f"{name}: {overlap}")
         page_notes += notes
         if not quiet:
             for note in (*notes, *(f"{name}: {note}" for note in evaluation.notes)):
@@ -186,6 +185,28 @@ def evaluate(
         title = run.resolve().name if run is not None else Path(model).stem if Path(model).is_file() else model
         write_evaluation_page(page, evaluations, model=title, facts=facts, notes=page_notes)
     print_tables([*tables, *suite_tables(rows)])
+
+
+def _suites_of(
+    datasets: Sequence[Dataset], names: Sequence[str], suite: _Suite, check: Callable[[Dataset, Any], None]
+) -> list[Suite]:
+    """The suite of each data set: that one, or the errors of labels alone where the data do not have what it needs.
+    Raises MissingLabelError if no data set has."""
+    from hesse.errors import MissingLabelError
+
+    replies: list[MissingLabelError | None] = []
+    for dataset in datasets:
+        try:
+            check(dataset, suite.value)
+            replies.append(None)
+        except MissingLabelError as error:
+            replies.append(error)
+    if None not in replies and replies[0] is not None:
+        raise replies[0]
+    for name, reply in zip(names, replies, strict=True):
+        if reply is not None:
+            typer.echo(f"note: {name}: errors of labels only. {reply}", err=True)
+    return [suite.value if reply is None else "basic" for reply in replies]
 
 
 def _check_arguments(

@@ -228,15 +228,28 @@ def evaluate_model(
         dataset = dataset.without_suspects()
     available = [label for label in label_names() if bool(dataset.labels.mask(label).any())]
     if not available or (available == ["hessian"] and not hessian):
-        raise MissingLabelError(
-            f"{dataset.source}: no structure has an energy, forces, a Hessian-vector product or a Hessian"
-            f"{'' if hessian else ' (Hessians were left out by hessian=False)'}: there is nothing to compare with. "
-            "Make labels with `hesse label`."
-        )
+        raise MissingLabelError(missing_labels(dataset.source, hessian=hessian))
     predictions = predict(model, dataset, memory_mib=memory_mib, hessian=hessian, dtype=dtype, quiet=quiet)
     title = Path(dataset.source).stem if name is None else name
     rows = error_metrics(dataset, predictions, by_tag=by_tag, name=title, intervals=intervals)
     return Evaluation(title, dataset, predictions, tuple(rows))
+
+
+def missing_labels(source: str, *, hessian: bool) -> str:
+    """The reply to data without labels.
+
+    Args:
+        source: what to call the data.
+        hessian: whether Hessians are compared.
+
+    Returns:
+        The text.
+    """
+    return (
+        f"{source}: no structure has an energy, forces, a Hessian-vector product or a Hessian"
+        f"{'' if hessian else ' (Hessians were left out by hessian=False)'}: there is nothing to compare with. Make "
+        "labels with `hesse label`."
+    )
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,28 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 import torch
 
-from hesse.datasets import DatasetSource
+from hesse.datasets import Dataset, DatasetSource, as_dataset
 from hesse.engines import Engine, PotentialEngine, PotentialLike, as_engine, as_potential
 from hesse.errors import ConfigError, MissingLabelError, RequestError, check_choice, check_whole_numbers
 from hesse.evaluation import Evaluation, MetricRow, evaluate_model
 from hesse.evaluation.curvature_errors import curvature_metrics
+from hesse.evaluation.independence import groups_are_known, independence_note
 from hesse.evaluation.level_spread import level_spread_row
+from hesse.evaluation.model_errors import missing_labels
 from hesse.evaluation.reaction_errors import find_reactions, reaction_metrics, saddle_metrics
 from hesse.evaluation.saddle_judgment import JudgmentSettings, SaddleTask, empty_record, judge_saddle, saddle_tasks
 from hesse.evaluation.survival import starting_molecules, survival_metrics
 from hesse.pes.md_settings import ReplicaSettings
 from hesse.potential import Potential
+from hesse.recipes.training_overlap import training_overlap_note
 from hesse.runtime.tensor_files import tensor_digest
 from hesse.sampling import run_replicas
 from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.search_journal import FinishedSearch, search_key
+from hesse.structures import label_names
+from hesse.training import TrainResult
 
-__all__ = ["SUITES", "Suite", "evaluate"]
+__all__ = ["SUITES", "Suite", "check_suite", "evaluate"]
 
 Suite = Literal["basic", "curvature", "reactions", "dynamics", "full"]
 SUITES: Final[tuple[Suite, ...]] = get_args(Suite)
@@ -87,7 +92,7 @@ def evaluate(
 
     Returns:
         The evaluation: `rows` with the numbers and their 95 % intervals, `records` of every search and replica, `notes`
-        of what was left out, the predictions, and `table()` to print.
+        of what was left out and of structures that the model was trained on, the predictions, and `table()` to print.
 
     Raises:
         UnknownOptionError: an unknown suite.
@@ -103,12 +108,17 @@ def evaluate(
     check_whole_numbers(replicas=replicas, **({} if limit is None else {"limit": limit}))
     if replicas < 1 or (limit is not None and limit < 0):
         raise ConfigError(f"expected a limit of 0 (all) or more and 1 replica or more, got {limit} and {replicas}")
-    if suite == "curvature" and not hessian:
-        raise RequestError("the suite curvature compares Hessians: leave out hessian=False (--no-hessian)")
+    if isinstance(data, list | tuple) and data and all(isinstance(item, str | Path) for item in data):
+        raise RequestError(
+            f"data: expected one data set, got {len(data)} files. Judge them one after the other, [hesse.evaluate("
+            "model, file) for file in files]; `hesse evaluate MODEL FILE...` does that"
+        )
+    dataset = as_dataset(data)
+    check_suite(dataset, suite, hessian=hessian, include_suspect=include_suspect)
     potential = as_potential(model)
     result = evaluate_model(
         potential,
-        data,
+        dataset,
         name=name,
         hessian=hessian,
         by_tag=by_tag,
@@ -118,6 +128,10 @@ def evaluate(
         intervals=True,
         quiet=quiet,
     )
+    file = model.model_file if isinstance(model, TrainResult) else model
+    overlap = training_overlap_note(file, result.dataset) if isinstance(file, str | Path) else None
+    own = (overlap, independence_note(result.dataset.structures))
+    result = replace(result, notes=tuple(note for note in own if note))
     potential = as_potential(potential, dtype=dtype)
     parts: dict[str, Callable[[], _Part]] = {
         "curvature": lambda: _curvature(result, by_tag, quiet),
@@ -142,6 +156,57 @@ def evaluate(
     return result
 
 
+def check_suite(
+    dataset: Dataset, suite: Suite, *, hessian: bool = True, include_suspect: bool = False, source: str = ""
+) -> None:
+    """Check that a data set has what a suite compares, before any work.
+
+    Args:
+        dataset: the structures and labels.
+        suite: the suite; of "full" the labels alone are necessary.
+        hessian: whether Hessians are predicted.
+        include_suspect: labels that are flagged suspect count too.
+        source: what to call the data set; by default the file that it came from.
+
+    Raises:
+        RequestError: the suite compares Hessians, and `hessian` is off.
+        MissingLabelError: the data set has not what the suite compares.
+    """
+    source = source or dataset.source
+    if suite == "curvature" and not hessian:
+        raise RequestError("the suite curvature compares Hessians: leave out hessian=False (--no-hessian)")
+    used = dataset if include_suspect else dataset.without_suspects()
+    available = [label for label in label_names() if bool(used.labels.mask(label).any())]
+    if not available or (available == ["hessian"] and not hessian):
+        raise MissingLabelError(missing_labels(source, hessian=hessian))
+    if suite == "curvature" and "hessian" not in available:
+        raise MissingLabelError(_no_hessians(source))
+    if suite == "reactions":
+        reactions, notes = find_reactions(used)
+        if not reactions:
+            raise MissingLabelError(_no_reactions(source, notes))
+    if suite == "dynamics" and all(len(structure) < 2 for structure in used.structures):
+        raise MissingLabelError(_single_atoms(source))
+
+
+def _no_hessians(source: str) -> str:
+    return (
+        f"{source}: no structure has a Hessian (or its prediction was left out): the suite curvature has nothing to "
+        "compare. Make Hessians with `hesse label --hessian`."
+    )
+
+
+def _no_reactions(source: str, notes: Sequence[str]) -> str:
+    return (
+        f"{source}: the suite reactions needs structures with the tags reactant, ts and product, and the reaction as "
+        f"their group; there is no such group.{' ' + notes[0] if notes else ''}"
+    )
+
+
+def _single_atoms(source: str) -> str:
+    return f"{source}: there are single atoms only, which have no dynamics"
+
+
 _Part = tuple[list[MetricRow], list[dict[str, Any]], list[str]]
 
 
@@ -160,10 +225,7 @@ def _engine(potential: Potential, result: Evaluation) -> Engine:
 def _curvature(result: Evaluation, by_tag: bool, quiet: bool) -> _Part:
     rows = curvature_metrics(result.dataset, result.predictions, by_tag=by_tag, name=result.name, quiet=quiet)
     if not rows:
-        raise MissingLabelError(
-            f"{result.dataset.source}: no structure has a Hessian (or its prediction was left out): the suite "
-            "curvature has nothing to compare. Make Hessians with `hesse label --hessian`."
-        )
+        raise MissingLabelError(_no_hessians(result.dataset.source))
     notes = []
     if not any(row.property == "zpe" for row in rows):
         notes.append(
@@ -176,10 +238,7 @@ def _curvature(result: Evaluation, by_tag: bool, quiet: bool) -> _Part:
 def _reactions(result: Evaluation, engine: Engine, limit: int | None, output: str | Path | None, quiet: bool) -> _Part:
     reactions, notes = find_reactions(result.dataset)
     if not reactions:
-        raise MissingLabelError(
-            f"{result.dataset.source}: the suite reactions needs structures with the tags reactant, ts and product, "
-            f"and the reaction as their group; there is no such group.{' ' + notes[0] if notes else ''}"
-        )
+        raise MissingLabelError(_no_reactions(result.dataset.source, notes))
     tasks = saddle_tasks(result.dataset, reactions)
     chosen = _spread(tasks, SADDLE_LIMIT if limit is None else limit)
     if len(chosen) < len(tasks):
@@ -224,11 +283,12 @@ def _dynamics(
 ) -> _Part:
     indices = [i for i in starting_molecules(result.dataset) if len(result.dataset.structures[i]) > 1]
     if not indices:
-        raise MissingLabelError(f"{result.dataset.source}: there are single atoms only, which have no dynamics")
+        raise MissingLabelError(_single_atoms(result.dataset.source))
     chosen = _spread(indices, MOLECULE_LIMIT if limit is None else limit)
     notes = []
     if len(chosen) < len(indices):
-        notes.append(f"dynamics of {len(chosen)} of {len(indices)} molecules was run: --limit 0 runs all")
+        what = "molecules" if groups_are_known(result.dataset.structures) else "structures"
+        notes.append(f"dynamics of {len(chosen)} of {len(indices)} {what} was run: --limit 0 runs all")
     starts = [result.dataset.structures[i] for i in chosen]
     run = run_replicas(starts, engine, output, DYNAMICS, seeds=replicas, quiet=quiet)
     rows: list[Mapping[str, Any]] = list(run.rows)

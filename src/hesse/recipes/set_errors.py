@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +22,13 @@ from numpy import ndarray
 from hesse.datasets import Dataset
 from hesse.engines import make_potential
 from hesse.evaluation import Evaluation, MetricRow, error_sums, evaluate_model, property_names
-from hesse.recipes.judging import SUITES, Suite, evaluate
+from hesse.evaluation.independence import independence_note
+from hesse.recipes.judging import Suite, evaluate
 from hesse.runtime.devices import device_from_name
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.training.run_data import best_model
 
-__all__ = ["SetErrors", "cached_errors", "evaluate_run", "stored_evaluations"]
+__all__ = ["SetErrors", "cached_errors", "evaluate_run"]
 
 _FOLDER: Final = "evaluations"
 _FORMAT: Final = "hesse-set-errors"
@@ -48,6 +49,7 @@ class SetErrors:
         groups: names of the groups (molecules, reactions); single structures where there is no group.
         squared: by property, the sum of squared errors of each group; NaN for groups without a label.
         counts: by property, the number of label values of each group.
+        notes: what to know about the data when reading the numbers.
     """
 
     data_hash: str
@@ -59,6 +61,7 @@ class SetErrors:
     groups: tuple[str, ...]
     squared: Mapping[str, Float[ndarray, "groups"]]
     counts: Mapping[str, Float[ndarray, "groups"]]
+    notes: tuple[str, ...] = ()
 
     def row(self, property: str, metric: str = "rmse") -> MetricRow | None:
         """One number.
@@ -158,20 +161,6 @@ def _without_hessian(errors: SetErrors) -> SetErrors:
     )
 
 
-def stored_evaluations(folder: Path) -> Iterator[tuple[str, Suite]]:
-    """The data sets of which a run keeps errors.
-
-    Args:
-        folder: folder of the run.
-
-    Yields:
-        Hash and suite, for `cached_errors`.
-    """
-    for path in sorted((folder / _FOLDER).glob("*.json")):
-        data_hash, *words = path.stem.split("-")
-        yield data_hash, next((suite for suite in SUITES if suite in words), "basic")
-
-
 def file_hash(path: Path) -> str:
     """Hash of the content of a file.
 
@@ -205,7 +194,9 @@ def _from_evaluation(
         counts[name] = np.bincount(index[labeled], sums.counts[labeled], len(names))
     groups = tuple(name.removeprefix("id:") for name in names.tolist())
     rows = tuple(row for row in evaluation.rows if not row.tag and math.isfinite(row.value))
-    return SetErrors(data_hash, model_hash, hessian, suite, len(structures), rows, groups, squared, counts)
+    note = independence_note(structures)
+    notes = () if note is None else (note,)
+    return SetErrors(data_hash, model_hash, hessian, suite, len(structures), rows, groups, squared, counts, notes)
 
 
 def _to_json(errors: SetErrors) -> dict[str, Any]:
@@ -221,6 +212,7 @@ def _to_json(errors: SetErrors) -> dict[str, Any]:
         "groups": list(errors.groups),
         "squared": {name: values.tolist() for name, values in errors.squared.items()},
         "counts": {name: values.tolist() for name, values in errors.counts.items()},
+        "notes": list(errors.notes),
     }
 
 
@@ -238,6 +230,7 @@ def _from_json(content: Mapping[str, Any]) -> SetErrors:
         groups=groups,
         squared={name: _column(values, len(groups)) for name, values in content["squared"].items()},
         counts={name: _column(values, len(groups)) for name, values in content["counts"].items()},
+        notes=tuple(str(text) for text in content.get("notes", ())),
     )
 
 

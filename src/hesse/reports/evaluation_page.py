@@ -16,6 +16,7 @@ from jinja2 import Environment
 from hesse._version import __version__
 from hesse.evaluation import METRICS, Evaluation, MetricRow, find_reactions, property_names, property_unit
 from hesse.evaluation.breakdown import StructureErrors
+from hesse.evaluation.independence import groups_are_known
 from hesse.evaluation.level_spread import LEVEL_SPREAD
 from hesse.reports.drawing import Drawing
 from hesse.reports.formatting import format_number, property_title
@@ -111,7 +112,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "name": evaluation.name,
         "structures": len(evaluation.dataset),
-        "groups": len({s.group or s.id for s in evaluation.dataset.structures}),
+        "groups": _group_count(evaluation),
         "verdict": list(summarize(findings)),
         "findings": findings,
         "errors": list(_label_errors(evaluation, "")),
@@ -132,6 +133,12 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "replicas": [r for r in evaluation.records if r["kind"] == "replica"][:_MAX_LINES],
         "parts": [name for name, _ in sections],
     }
+
+
+def _group_count(evaluation: Evaluation) -> int | None:
+    """Number of molecules or reactions; None if the data do not tell."""
+    structures = evaluation.dataset.structures
+    return len({s.group or f"id:{s.id}" for s in structures}) if groups_are_known(structures) else None
 
 
 def _label_errors(evaluation: Evaluation, tag: str) -> Iterator[dict[str, Any]]:

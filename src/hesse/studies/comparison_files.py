@@ -109,6 +109,9 @@ def markdown_report(comparison: StudyComparison) -> str:
     if comparison.curves:
         parts += [_curve_table(comparison.curves), *(f"- {text}" for text in comparison.crossings), ""]
     parts.append(_cost_table(comparison.costs))
+    if not comparison.is_study:
+        lines = [[name, ", ".join(str(run.folder) for run in runs)] for name, runs in comparison.variants.items()]
+        parts.append(_table("Runs", ["variant", "folders"], lines))
     if comparison.failed:
         lines = [[name, reason] for name, reason in comparison.failed.items()]
         parts.append(_table("Cells that failed", ["cell", "reason"], lines))

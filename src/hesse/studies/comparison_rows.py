@@ -51,7 +51,7 @@ class ChangeRow:
         dataset: name of the test set.
         property: energy, forces, ...; with a suite also frequencies, barrier, ...
         metric: rmse; mae of what a suite adds.
-        pairs: number of seeds that both have.
+        pairs: number of seeds that both have; 1 for single runs of different seeds.
         percent: change of the mean error of these seeds in percent; negative is better.
         seed_low, seed_high: 95 % interval over seeds (Student's t of the changes of single seeds).
         group_low, group_high: 95 % interval under resampling of the groups of the test set (rmse only).

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hesse.datasets import Dataset, read_dataset
-from hesse.errors import ConfigError, FileFormatError, InterruptedRunError, RequestError, WriteError
-from hesse.recipes.judging import Suite
+from hesse.errors import ConfigError, FileFormatError, InterruptedRunError, MissingLabelError, RequestError, WriteError
+from hesse.recipes.judging import Suite, check_suite
 from hesse.recipes.set_errors import cached_errors, evaluate_run
 from hesse.runtime.devices import n_cores
 from hesse.runtime.filesystem import atomic_write_text, lock_file
@@ -145,6 +145,7 @@ def run_study(
             study.
         FileFormatError: a file that cannot be read.
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
+        MissingLabelError: a test set without what its suite compares.
         RequestError: another process works on this study.
         WriteError: the folder cannot be created or written.
     """
@@ -244,6 +245,10 @@ def _read_tests(config: StudyConfig, source: str) -> dict[str, Dataset]:
         if not path.exists():
             raise FileFormatError(f"{source}, [test], {name}: {path}: there is no such file")
         datasets[name] = read_dataset(path)
+        try:
+            check_suite(datasets[name], config.suite_of(name), hessian=config.hessian)
+        except MissingLabelError as error:
+            raise MissingLabelError(f"{source}, [test], {name}, suite {config.suite_of(name)}: {error}") from error
     return datasets
 
 

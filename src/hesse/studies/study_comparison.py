@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from hesse.errors import RequestError, did_you_mean
-from hesse.evaluation.statistics import MIN_PAIRS
 from hesse.recipes.judging import Suite
 from hesse.reports.formatting import format_percent, property_title
 from hesse.runtime.short_repr import ShortRepr
 from hesse.studies.cells import cell_name
+from hesse.studies.comparison_notes import comparison_notes
 from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, CurveRow, ErrorRow
 from hesse.studies.runs import ComparedRun, RunSet, RunSource, read_runs
 from hesse.studies.study_config import Label
 from hesse.studies.variant_statistics import (
     NOT_TESTED,
-    SIGNIFICANT,
     Variants,
     agreement_rows,
     change_rows,
@@ -48,6 +47,7 @@ class StudyComparison(ShortRepr):
         failed: reasons by name of cells that failed.
         missing: names of cells that are not done.
         notes: what to know when reading the numbers.
+        is_study: whether the variants are those of a study, whose names are those of the folders of their runs.
     """
 
     title: str
@@ -61,6 +61,7 @@ class StudyComparison(ShortRepr):
     failed: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    is_study: bool = False
 
     @cached_property
     def crossings(self) -> tuple[str, ...]:
@@ -129,10 +130,9 @@ class StudyComparison(ShortRepr):
 
 
 def compare(
-    runs: RunSource | Sequence[RunSource],
-    data: Sequence[str | Path] | Mapping[str, str | Path] = (),
-    *,
-    baseline: str | Mapping[str, Label] | None = None,
+    *runs: RunSource | Sequence[RunSource],
+    data: str | Path | Sequence[str | Path] | Mapping[str, str | Path] = (),
+    baseline: str | Path | Mapping[str, Label] | None = None,
     suite: Suite = "basic",
     hessian: bool = True,
     quiet: bool = True,
@@ -143,12 +143,13 @@ def compare(
     Runs that differ in their seed only are repetitions of one variant. Runs of the same seed are pairs in all tests.
 
     Args:
-        runs: the folder of a study, or folders (or results) of runs.
-        data: test sets, files or files by name. By default those of the study, those of which all runs keep errors, or
-            the validation data if all runs have the same.
-        baseline: name of the variant to compare all others with, or the values of axes that make a variant a baseline:
-            `{"scheme": "ef"}` compares each variant with that of the scheme ef which is otherwise the same. By default
-            that of the study, or the first scheme, or the first variant.
+        *runs: the folder of a study, or folders (or results) of runs, one after the other or as a list.
+        data: test sets, files or files by name. By default those of the study, or the validation data that all runs
+            have in common.
+        baseline: name of the variant to compare all others with, or the folder of one of its runs, or the values of
+            axes that make a variant a baseline: `{"scheme": "ef"}` compares each variant with that of the scheme ef
+            which is otherwise the same. By default that of the study, or the first scheme, or the first value of the
+            first axis; where this compares nothing, the first variant.
         suite: what is judged on `data`, see `hesse.evaluate`; the test sets of a study have their own.
         hessian: also errors of Hessians.
         quiet: no progress.
@@ -159,15 +160,20 @@ def compare(
     Raises:
         FileFormatError: not the folder of a run or study, or a damaged record.
         RequestError: no finished run, the same run twice, runs without a common test set, or no such baseline.
+        MissingLabelError: test data without what the suite compares.
     """
-    if not isinstance(baseline, str | Mapping | None):
+    if not isinstance(baseline, str | Path | Mapping | None):
         raise RequestError(
-            f"baseline: expected the name of a variant, or values of axes ({{'scheme': 'ef'}}), got {baseline!r}"
+            "baseline: expected the name of a variant, the folder of a run, or values of axes ({'scheme': 'ef'}), got "
+            f"{baseline!r}"
         )
-    return compare_runs(read_runs(runs, data, suite=suite, hessian=hessian, quiet=quiet), baseline)
+    sources: list[Any] = []
+    for source in runs:
+        sources += source if isinstance(source, list | tuple) else [source]
+    return compare_runs(read_runs(sources, data, suite=suite, hessian=hessian, quiet=quiet), baseline)
 
 
-def compare_runs(runs: RunSet, baseline: str | Mapping[str, Label] | None = None) -> StudyComparison:
+def compare_runs(runs: RunSet, baseline: str | Path | Mapping[str, Label] | None = None) -> StudyComparison:
     """Compare runs that were read.
 
     Args:
@@ -196,16 +202,16 @@ def compare_runs(runs: RunSet, baseline: str | Mapping[str, Label] | None = None
         costs=tuple(cost_row(name, members) for name, members in variants.items()),
         failed=runs.failed,
         missing=runs.missing,
-        notes=tuple(_notes(variants, changes)),
+        notes=(*runs.notes, *comparison_notes(variants, baselines, changes)),
+        is_study=runs.is_study,
     )
 
 
-def _find_baselines(variants: Variants, baseline: str | Mapping[str, Label]) -> dict[str, str]:
+def _find_baselines(variants: Variants, baseline: str | Path | Mapping[str, Label]) -> dict[str, str]:
     """Name of the baseline of each variant that is not one itself."""
-    if isinstance(baseline, str):
-        if baseline not in variants:
-            raise RequestError(f"no variant {baseline!r} as baseline. {did_you_mean(baseline, list(variants))}")
-        return {name: baseline for name in variants if name != baseline}
+    if isinstance(baseline, str | Path):
+        chosen = _variant_of(variants, baseline)
+        return {name: chosen for name in variants if name != chosen}
     labels = {name: dict(members[0].labels) for name, members in variants.items()}
     axes = list(dict.fromkeys(axis for each in labels.values() for axis in each))
     if not baseline:
@@ -213,12 +219,33 @@ def _find_baselines(variants: Variants, baseline: str | Mapping[str, Label]) -> 
             return {}
         axis = "scheme" if "scheme" in axes else next((a for a in axes if a != "data_fraction"), axes[0])
         baseline = {axis: next(each[axis] for each in labels.values() if axis in each)}
+        first = next(iter(variants))
+        return _matching_baselines(labels, baseline) or {name: first for name in variants if name != first}
     for axis, label in baseline.items():
         if axis not in axes:
             raise RequestError(f"baseline: no axis {axis!r} here. {did_you_mean(axis, axes)}")
         if not any(each.get(axis) == label for each in labels.values()):
             known = list(dict.fromkeys(str(each[axis]) for each in labels.values() if axis in each))
             raise RequestError(f"baseline, {axis}: no variant with {label!r}. {did_you_mean(str(label), known)}")
+    return _matching_baselines(labels, baseline)
+
+
+def _variant_of(variants: Variants, name: str | Path) -> str:
+    """The variant with this name, or with a run in this folder."""
+    if str(name) in variants:
+        return str(name)
+    folder = Path(name).resolve()
+    found = next((v for v, members in variants.items() if any(run.folder.resolve() == folder for run in members)), None)
+    if found is None:
+        raise RequestError(
+            f"no variant {str(name)!r} as baseline, and none of these runs is in a folder of this name. "
+            f"{did_you_mean(str(name), list(variants))}"
+        )
+    return found
+
+
+def _matching_baselines(labels: Mapping[str, Mapping[str, Label]], baseline: Mapping[str, Label]) -> dict[str, str]:
+    """For each variant that is no baseline the one that is, and is otherwise the same."""
     result = {}
     for name, own in labels.items():
         requested = {**own, **baseline}
@@ -230,32 +257,6 @@ def _find_baselines(variants: Variants, baseline: str | Mapping[str, Label]) -> 
         if matches:
             result[name] = max(matches, key=lambda n: len(labels[n]))
     return result
-
-
-def _notes(variants: Variants, changes: Sequence[ChangeRow]) -> list[str]:
-    notes = []
-    if not changes and len(variants) > 1:
-        notes.append(
-            "nothing is compared: no variant differs from a baseline in the compared axis only and has a seed in "
-            "common with it; choose the baseline by its name (baseline, --baseline NAME)"
-        )
-    if few := [name for name, members in variants.items() if len(members) < MIN_PAIRS]:
-        notes.append(
-            f"{len(few)} of {len(variants)} variants have fewer than {MIN_PAIRS} seeds: their scatter between seeds is "
-            "not known well, and there is no test"
-        )
-    tested = [row for row in changes if row.p_t is not None]
-    smallest = {row.smallest_p_wilcoxon for row in tested if row.smallest_p_wilcoxon is not None}
-    if single := list(dict.fromkeys(row.dataset for row in changes if row.groups == 1)):
-        notes.append(f"all structures of {', '.join(single)} are of one group: nothing is known about other molecules")
-    if tested:
-        notes.append(f"{len(tested)} tests; probabilities are corrected for their number (Holm)")
-    if smallest and max(smallest) > SIGNIFICANT:
-        notes.append(
-            f"Wilcoxon's test of {min(row.pairs for row in tested)} pairs cannot give less than p = {max(smallest):g}, "
-            "whatever the data are"
-        )
-    return notes
 
 
 def _verdicts(comparison: StudyComparison) -> list[str]:

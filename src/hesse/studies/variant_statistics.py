@@ -31,6 +31,7 @@ __all__ = [
     "cost_row",
     "curve_rows",
     "error_rows",
+    "has_common_seed",
     "with_holm",
 ]
 
@@ -80,8 +81,24 @@ def error_rows(name: str, members: Sequence[ComparedRun]) -> list[ErrorRow]:
     return rows
 
 
+def has_common_seed(name: str, base: str, variants: Variants) -> bool:
+    """Whether a run of a variant has the seed of a run of its baseline.
+
+    Args:
+        name: name of the variant.
+        base: name of the baseline.
+        variants: runs by name of the variant.
+
+    Returns:
+        True if one has.
+    """
+    return bool({run.seed for run in variants[name]} & {run.seed for run in variants[base]})
+
+
 def _pairs(name: str, base: str, variants: Variants) -> list[tuple[ComparedRun, ComparedRun]]:
-    """Runs of the baseline and of the variant with the same seed."""
+    """Runs of the baseline and of the variant with the same seed; single runs are a pair whatever their seeds are."""
+    if len(variants[base]) == len(variants[name]) == 1:
+        return [(variants[base][0], variants[name][0])]
     by_seed = {run.seed: run for run in variants[base]}
     return [(by_seed[run.seed], run) for run in variants[name] if run.seed in by_seed]
 
