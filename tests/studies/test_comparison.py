@@ -273,6 +273,8 @@ def test_a_part_that_was_held_out_is_named_so(tmp_path: Path) -> None:
     first = compare(run)
     assert {row.dataset for row in first.errors} == {"train, validation"}
     whole = compare(run, data=tmp_path / "train.h5")
+    assert whole.notes[0].startswith("train: 6 of 8 structures were trained on (the same geometry is in the training")
+    assert not any("trained on" in note for note in compare(run, data=tmp_path / "test.h5").notes)
     assert {row.dataset for row in whole.errors} == {"train"}
     assert values(compare(run)) == values(first)
 

@@ -15,10 +15,13 @@ from hesse.datasets import Dataset, names_of_files, read_dataset
 from hesse.errors import FileFormatError, RequestError
 from hesse.recipes.judging import SUITES, Suite, check_suite
 from hesse.recipes.set_errors import SetErrors, cached_errors, evaluate_run
+from hesse.recipes.training_overlap import training_overlap_note
+from hesse.studies.run_labels import provenance_of
 from hesse.studies.study import STUDY_FILE
 from hesse.training import run_data
+from hesse.training.run_data import best_model
 
-__all__ = ["Judge", "StudyTests", "errors_with_given", "open_tests", "study_of", "validation_errors"]
+__all__ = ["Judge", "StudyTests", "errors_with_given", "open_tests", "overlap_notes", "study_of", "validation_errors"]
 
 Judge = Callable[[Path, Dataset], SetErrors]
 """Errors of the model of a run on a data set."""
@@ -193,6 +196,29 @@ def errors_with_given(
             raise RequestError(f'"{name}" is the name of a test set of the study: give {dataset.source} another name')
         errors[free] = judge(run, dataset)
     return errors
+
+
+def overlap_notes(folders: Sequence[Path], given: Mapping[str, Dataset]) -> tuple[str, ...]:
+    """Notes about structures of given test sets that runs were trained on.
+
+    Args:
+        folders: folders of the runs. Of runs with the same training data one is read.
+        given: the test sets by name.
+
+    Returns:
+        A note for each test set and training set with common structures.
+    """
+    by_training: dict[str, list[Path]] = {}
+    for folder in folders if given else ():
+        by_training.setdefault(str(provenance_of(folder).get("data_hash")), []).append(folder)
+    notes = []
+    for name, dataset in given.items():
+        for members in by_training.values():
+            note = training_overlap_note(best_model(members[0]), dataset)
+            whose = f"{name} ({', '.join(folder.name for folder in members)})" if len(by_training) > 1 else name
+            if note is not None:
+                notes.append(f"{whose}: {note}")
+    return tuple(notes)
 
 
 def validation_errors(folders: Sequence[Path], judge: Judge) -> tuple[list[dict[str, SetErrors]], str]:

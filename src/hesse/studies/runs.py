@@ -16,7 +16,15 @@ from hesse.errors import FileFormatError, RequestError, check_choice
 from hesse.recipes.judging import SUITES, Suite
 from hesse.recipes.set_errors import SetErrors, evaluate_run
 from hesse.studies.cells import cell_name
-from hesse.studies.comparison_data import Judge, StudyTests, errors_with_given, open_tests, study_of, validation_errors
+from hesse.studies.comparison_data import (
+    Judge,
+    StudyTests,
+    errors_with_given,
+    open_tests,
+    overlap_notes,
+    study_of,
+    validation_errors,
+)
 from hesse.studies.run_labels import differences, provenance_of
 from hesse.studies.study import CELL_FILE, STUDY_FILE
 from hesse.studies.study_config import Label
@@ -72,7 +80,8 @@ class RunSet:
         failed: reasons by name of cells of a study that failed.
         missing: names of cells of a study that are not done yet.
         baseline: the values of axes that make a run a baseline; empty if nothing was chosen.
-        notes: on which data they are compared, if that was not chosen.
+        notes: on which data they are compared, if that was not chosen; structures of test sets that runs were trained
+            on.
         is_study: whether they are all runs of a study, whose names are those of their folders.
     """
 
@@ -176,7 +185,7 @@ def _read_study(folder: Path, tests: Mapping[str, Dataset], judge: Judge, suite:
             runs.append(_read_run(run, ordered, errors))
     if not runs:
         raise RequestError(f"{folder}: no cell of this study is done: run `hesse study` first")
-    notes: tuple[str, ...] = ()
+    notes = overlap_notes([run.folder for run in runs], tests)
     if not runs[0].errors:
         shared, note = validation_errors([run.folder for run in runs], judge)
         runs = [_read_run(run.folder, run.labels, errors) for run, errors in zip(runs, shared, strict=True)]
@@ -202,7 +211,7 @@ def _read_folders(folders: Sequence[Path], tests: Mapping[str, Dataset], judge: 
     names = [folder.resolve() for folder in folders]
     if len(set(names)) < len(names):
         raise RequestError(f"{next(n for n in names if names.count(n) > 1)}: the same run was given twice")
-    notes: tuple[str, ...] = ()
+    notes = overlap_notes(folders, tests)
     if tests:
         errors: Sequence[Mapping[str, SetErrors]] = [
             {name: judge(folder, dataset) for name, dataset in tests.items()} for folder in folders
