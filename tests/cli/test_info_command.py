@@ -52,6 +52,22 @@ def test_a_data_set(tmp_path: Path, data: Dataset) -> None:
         assert word in shown
 
 
+def test_labels_that_are_not_finite_are_told(tmp_path: Path, data: Dataset) -> None:
+    """Training refuses such a file, so a look at it must show why."""
+    ids = [structure.id for structure in data.structures]
+    forces, energy = data.labels.forces.clone(), data.labels.energy.clone()
+    forces[:4] = torch.nan  # all of the first structure
+    energy[1:] = torch.inf
+    write_dataset(tmp_path / "nan.h5", replace(data, labels=data.labels.replace(forces=forces, energy=energy)))
+    shown = run("info", tmp_path / "nan.h5", "--json", tmp_path / "card.json").stdout
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert f"not finite forces of 1 structure ({ids[0]}); training refuses them" in lines
+    assert f"not finite energy of 2 structures ({ids[1]}, {ids[2]}); training refuses them" in lines
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    assert {"label": "forces", "structures": 1, "first": ids[:1]} in card["not_finite"]
+    assert dataset_summary(data)["not_finite"] == []
+
+
 def test_a_data_set_without_labels(tmp_path: Path) -> None:
     """Unlabeled and periodic: unknown values are null, and inconsistent data are shown, not refused."""
     bare = labeled(Morse(), [crystal(1)], probes=0, forces=False)

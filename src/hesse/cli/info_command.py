@@ -188,6 +188,7 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
             if card["stated_error"][name] is not None:
                 values.append(f"stated error {_format_number(card['stated_error'][name])}")
             quality.append((name, f"{', '.join(values)} {unit}"))
+    quality += [("not finite", _not_finite_text(entry)) for entry in card["not_finite"]]
     quality += [(entry["label"], f"{entry['verdict']}: {entry['message']}") for entry in card["consistency"]]
     suspect = card["suspect"]
     suspect_rows: Rows = [(entry["id"], entry["reason"]) for entry in suspect["first"]]
@@ -208,6 +209,12 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
             ),
         ]
     return {title: rows for title, rows in sections.items() if rows}
+
+
+def _not_finite_text(entry: Mapping[str, Any]) -> str:
+    count, names = entry["structures"], ", ".join(entry["first"])
+    more = ", ..." if count > len(entry["first"]) else ""
+    return f"{entry['label']} of {count} structure{'s' if count > 1 else ''} ({names}{more}); training refuses them"
 
 
 def _model_sections(card: Mapping[str, Any]) -> dict[str, Rows]:

@@ -14,7 +14,7 @@ import torch
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.io import DatasetSource, as_dataset
 from hesse.datasets.quality.consistency import diagnose_consistency
-from hesse.datasets.quality.flags import find_issues
+from hesse.datasets.quality.flags import find_issues, find_non_finite
 from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
 from hesse.structures import QUANTITIES, Properties, label_names, species_names
 
@@ -28,6 +28,8 @@ _MAX_HESSIANS: Final = 1000
 """Largest number of Hessians that are diagonalized."""
 _MAX_LISTED: Final = 20
 """Largest number of suspect structures that are listed with their reasons."""
+_MAX_NAMED: Final = 5
+"""Largest number of structures that are named for one label that is not finite."""
 _STORED_NAMES: Final = {"status": "verdict", "outliers": "guilty"}
 """Fields of `ConsistencyReport` with other names in the summary, which `--json` writes."""
 
@@ -71,6 +73,7 @@ def dataset_summary(data: DatasetSource) -> dict[str, Any]:
         "tags": _tag_rows(dataset),
         "probes_per_structure": int(labels.mask("hvp").sum(0).max()),
         "suspect": {"structures": int(suspect_mask.sum()), "first": _suspect_rows(dataset)},
+        "not_finite": [] if bool(suspect_mask.all()) else _not_finite_rows(unflagged),
         "label_rms": {name: _rms(unflagged.labels[name]) for name in _names_of_rms(unflagged.labels)},
         "noise": {name: _finite_or_none(violations.noise_floor(name)) for name in ("forces", "hvp", "hessian")},
         "stated_error": errors,
@@ -108,6 +111,14 @@ def _suspect_rows(dataset: Dataset) -> list[dict[str, str]]:
         {"id": s.id, "reason": "; ".join(issue.reason for issue in issues.get(i, ())) or default_reason}
         for i, s in enumerate(flagged.structures)
     ]
+
+
+def _not_finite_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """The labels that are NaN or infinite, which training refuses, with the first structures that have them."""
+    names: dict[str, list[str]] = {}
+    for i, label in sorted(find_non_finite(dataset).items()):
+        names.setdefault(label, []).append(dataset.structures[i].id)
+    return [{"label": label, "structures": len(ids), "first": ids[:_MAX_NAMED]} for label, ids in names.items()]
 
 
 def _curvature(dataset: Dataset) -> dict[str, Any] | None:
