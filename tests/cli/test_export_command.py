@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +87,25 @@ def test_refusals(folder: Path) -> None:
     assert not (folder / "out").exists()
 
 
+def test_orca_finds_the_program_and_may_start_it(folder: Path) -> None:
+    (folder / "my files").mkdir()
+    text = run("model.hesse", "my files/out", "--to", "orca", "--structure", "ethanol.xyz")
+    program = folder / "my files" / "out" / "hesse-orca"
+    assert os.access(program, os.X_OK)
+    assert not os.access(program.with_name("orca.inp"), os.X_OK)
+    assert f'ProgExt "{program}"\n' in program.with_name("orca.inp").read_text()
+    assert "chmod" not in text
+
+
 @pytest.mark.slow
 def test_the_answer_to_orca(folder: Path) -> None:
     """Energy and gradient in Hartree and Bohr, by the program that ORCA calls."""
     write("job_EXT.xyz", ethanol(), format="xyz")
     (folder / "job_EXT.extinp.tmp").write_text("job_EXT.xyz # geometry\n0 # charge\n1\n1 # cores\n1 # gradient\n")
-    command = [sys.executable, "-m", "hesse.deploy.orca_external", "model.hesse", "job_EXT.extinp.tmp"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    run("model.hesse", "my run", "--to", "orca", "--structure", "ethanol.xyz")
+    done = subprocess.run(
+        [folder / "my run" / "hesse-orca", "job_EXT.extinp.tmp"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     lines = (folder / "job_EXT.engrad").read_text().splitlines()
     numbers = [float(line) for line in lines if not line.startswith("#")]

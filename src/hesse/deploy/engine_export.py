@@ -76,7 +76,7 @@ def export(
     ForceField(model, start, dtype=precision)(start.positions, start.cell)
     files = ENGINE_FILES[to]
     atoms = _bare(standard_orientation(to_ase(start)))
-    texts = files.write(ExportedRun(_portable_name(str(model)), atoms, precision, compile))
+    texts = files.write(ExportedRun(_portable_name(str(model)), atoms, precision, compile, str(output.absolute())))
     if output.is_file():
         raise RequestError(f"{output}: this is a file, expected a folder for the files of {to}")
     for name in (*texts, "start.extxyz"):
@@ -84,9 +84,17 @@ def export(
     output.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         atomic_write_text(output / name, text)
+        if text.startswith("#!"):
+            _make_executable(output / name)
     with atomic_write(output / "start.extxyz") as temporary:
         write(temporary, atoms, format="extxyz")
     return f"{output}: {', '.join([*texts, 'start.extxyz'])}\n  cd {output}\n  {files.how_to}"
+
+
+def _make_executable(path: Path) -> None:
+    """Let everyone start the program who may read it."""
+    mode = path.stat().st_mode
+    path.chmod(mode | (mode & 0o444) >> 2)
 
 
 def _bare(atoms: Atoms) -> Atoms:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import StringIO
+from shlex import quote
 
 import numpy as np
 from ase import Atoms
@@ -23,12 +24,14 @@ class ExportedRun:
         atoms: the start.
         dtype: "float64", "float32", or None for that of the model.
         compile: whether the forces are compiled (LAMMPS and i-PI).
+        folder: absolute path of the folder of the files.
     """
 
     model: str
     atoms: Atoms
     dtype: str | None = None
     compile: bool = False
+    folder: str = "."
 
     @property
     def options(self) -> str:
@@ -52,7 +55,7 @@ class EngineFiles:
     """Settings and files of one program.
 
     Attributes:
-        write: file names and their text, from a run.
+        write: file names and their text, from a run; those that begin with `#!` become executable.
         how_to: how to start it, printed after the export.
     """
 
@@ -214,13 +217,13 @@ torch.save(final.positions, "positions.pt")
 def _orca(run: ExportedRun) -> Mapping[str, str]:
     wrapper = f"""#!/bin/sh
 # ORCA calls this program for every energy and gradient.
-exec {sys.executable} -m hesse.deploy.orca_external {run.model!r} "$@"
+exec {quote(sys.executable)} -m hesse.deploy.orca_external {quote(run.model)} "$@"
 """
     rows = zip(run.atoms.get_chemical_symbols(), run.atoms.positions, strict=True)
     geometry = "\n".join(f"{symbol} {x:.8f} {y:.8f} {z:.8f}" for symbol, (x, y, z) in rows)
     settings = f"""! ExtOpt Opt
 %method
-  ProgExt "./hesse-orca"  # the full path is safer
+  ProgExt "{run.folder}/hesse-orca"
 end
 * xyz 0 1
 {geometry}
@@ -234,6 +237,6 @@ ENGINE_FILES: Mapping[str, EngineFiles] = {
     "lammps": EngineFiles(_lammps, "python run.py"),
     "openmm": EngineFiles(_openmm, "python run.py"),
     "torch-sim": EngineFiles(_torch_sim, "python run.py"),
-    "orca": EngineFiles(_orca, "chmod +x hesse-orca; orca orca.inp"),
+    "orca": EngineFiles(_orca, "orca orca.inp"),
 }
 """Programs by the name that `hesse export --to` takes, beside metatomic."""
