@@ -7,8 +7,9 @@ was valid and its execution failed (`ExecutionError`, 1).
 from __future__ import annotations
 
 import difflib
+import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "WriteError",
     "check_choice",
     "check_numbers",
+    "check_positive",
     "check_whole_numbers",
     "did_you_mean",
     "first_line",
@@ -177,6 +179,24 @@ def check_numbers(**values: object) -> None:
     for name, value in values.items():
         if not _converts(float, value):
             raise ConfigError(f"{name}: expected a number, got {value!r}")
+
+
+def check_positive(options: Mapping[str, object], *names: str) -> None:
+    """Check that options are positive numbers, before a computation of many structures that would fail one by one.
+
+    Args:
+        options: values as given by the user, by the names of their options.
+        *names: those that are numbers above zero; they may be missing.
+
+    Raises:
+        ConfigError: one is not; the message has its name.
+    """
+    for name in names:
+        if name in options:
+            value: Any = options[name]
+            check_numbers(**{name: value})
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name}: expected a number above 0, got {value:g}")
 
 
 def check_whole_numbers(**values: object) -> None:

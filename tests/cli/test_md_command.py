@@ -39,7 +39,7 @@ def test_trajectories_rows_and_figures(molecules) -> None:
     files = ("--json", "md.json", "--figure", "md.svg")
     done = hesse("md", "in.extxyz", "md.extxyz", *SHORT, "--stride", 50, *files, folder=molecules)
     assert done.exit_code == 0, done.stderr
-    assert "md.extxyz: 4 replicas, 0 failed; 12 snapshots" in done.stdout
+    assert "md.extxyz: 4 replicas, 0 failed; 12 snapshots (python:closed_form_engines:model@" in done.stdout
     assert "surviving to the end: 1.00" in done.stdout
     assert "drift of the energy of survivors" in done.stdout
     rows = json.loads((molecules / "md.json").read_text())
@@ -56,6 +56,14 @@ def test_trajectories_rows_and_figures(molecules) -> None:
     assert "x bond length, such as" in done.stdout or "x collision, such as" in done.stdout
     assert "compared with " in done.stdout
     assert (molecules / "hot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_snapshots_are_no_file(molecules) -> None:
+    done = hesse("md", "in.extxyz", "md.extxyz", *SHORT, "--stride", 0, folder=molecules)
+    assert done.exit_code == 0, done.stderr
+    assert "\n4 replicas, 0 failed; no snapshots (--stride 0) (python:closed_form_engines:model@" in f"\n{done.stdout}"
+    assert "md.extxyz" not in done.stdout
+    assert not (molecules / "md.extxyz").exists()
 
 
 def test_a_ramp(molecules) -> None:

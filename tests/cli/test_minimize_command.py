@@ -12,11 +12,13 @@ import torch
 from ase.io import write
 from typer.testing import CliRunner
 
+import closed_form_engines
 import hesse as package
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset
-from hesse.errors import ExecutionError, HesseError, RequestError
+from hesse.errors import ConfigError, ExecutionError, HesseError, RequestError
+from hesse.sampling import follow_paths, search_minima, search_saddles
 from hesse.structures import Structure, to_ase
 
 MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
@@ -24,9 +26,13 @@ TETRAHEDRON = np.array([[0.55, 0, -0.39], [-0.55, 0, -0.39], [0, 0.55, 0.39], [0
 SQUARE = 1.05 * np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]])
 
 
-def hesse(*arguments, folder):
+def run_hesse(*arguments, folder):
     with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def hesse(*arguments, folder):
+    done = run_hesse(*arguments, folder=folder)
     if isinstance(done.exception, HesseError):
         raise done.exception
     return done
@@ -43,7 +49,7 @@ def structures(tmp_path: Path) -> Path:
 def test_many_structures_are_relaxed_and_failures_told(structures):
     done = hesse("minimize", "in.extxyz", "min.h5", *MORSE, "--json", "rows.json", folder=structures)
     assert done.exit_code == 0, done.stderr
-    assert "min.h5: 2 of 3 structures relaxed" in done.stdout
+    assert "min.h5: 2 of 3 structures relaxed (MorseCalculator@" in done.stdout
     assert "crowded: not relaxed: " in done.stderr
     rows = json.loads((structures / "rows.json").read_text())
     assert [row["converged"] for row in rows] == [True, True, False]
@@ -77,13 +83,63 @@ def test_a_model_relaxes_all_in_one_pass(structures):
     assert {s.tag for s in failed.structures} == {"failed"}
 
 
+@pytest.mark.parametrize("relaxed", [(), ("--no-relax-ends",)], ids=str)
+def test_no_path_between_equal_ends(structures, relaxed):
+    """The same file twice, and two starts that relax to one minimum."""
+    one = Structure([6] * 4, TETRAHEDRON, id="one")
+    write(structures / "r.xyz", to_ase(one))
+    ends = [("r.xyz", "as given")]
+    if not relaxed:
+        write(structures / "p.xyz", to_ase(one.with_positions(1.02 * TETRAHEDRON)))
+        ends.append(("p.xyz", "once relaxed"))
+    for product, when in ends:
+        done = run_hesse("neb", "r.xyz", product, "band.extxyz", *MORSE, *relaxed, folder=structures)
+        assert isinstance(done.exception, ExecutionError)
+        assert "one: no path: " in done.stderr
+        assert f"reactant and product are the same geometry {when}" in done.stderr
+        assert not (structures / "band.extxyz").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("minimize", "in.extxyz", "o.h5", "--fmax", 0), "--fmax: expected a number of eV/Å above 0, got 0"),
+        (("minimize", "in.extxyz", "o.h5", "--fmax", -1), "--fmax"),
+        (("minimize", "in.extxyz", "o.h5", "--fmax", "nan"), "--fmax"),
+        (("neb", "in.extxyz", "in.extxyz", "o.h5", "--fmax", 0), "--fmax"),
+        (("neb", "in.extxyz", "in.extxyz", "o.h5", "--spring", 0), "--spring: expected a number of eV/Å² above 0"),
+        (("saddle", "in.extxyz", "o.h5", "--fmax", -1), "--fmax"),
+        (("saddle", "in.extxyz", "o.h5", "--trust", 0), "--trust: expected a number of Å above 0"),
+        (("irc", "in.extxyz", "o.h5", "--fmax", 0), "--fmax"),
+        (("irc", "in.extxyz", "o.h5", "--step", -0.1), "--step: expected a number of Å √u above 0"),
+        (("reaction", "in.extxyz", "in.extxyz", "--fmax", 0), "--fmax"),
+        (("reaction", "in.extxyz", "in.extxyz", "--distance", 0), "--distance"),
+        (("reaction", "in.extxyz", "in.extxyz", "--temperature", 0), "--temperature: expected a number of K above 0"),
+        (("md", "in.extxyz", "o.h5", "--fmax", 0), "--fmax"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "-".join(map(str, x)).replace("in.extxyz", ""),
+)
+def test_limits_that_are_no_limits_are_refused_before_the_start(structures, words, option):
+    before = sorted(structures.iterdir())
+    with pytest.raises(ConfigError, match=option):
+        hesse(*words, folder=structures)
+    assert sorted(structures.iterdir()) == before
+
+
+@pytest.mark.parametrize("search", [search_minima, search_saddles, follow_paths])
+def test_python_refuses_them_too(search):
+    one = package.Dataset.from_pairs([(Structure([6] * 4, TETRAHEDRON), package.Properties.single(4))])
+    with pytest.raises(ConfigError, match="fmax: expected a number above 0, got 0"):
+        search(one, closed_form_engines.morse(), fmax=0)
+
+
 @pytest.mark.slow
 def test_from_two_minima_to_a_saddle_and_its_path(structures):
     write(structures / "r.xyz", to_ase(Structure([6] * 4, TETRAHEDRON, id="left")))
     write(structures / "p.xyz", to_ase(Structure([6] * 4, TETRAHEDRON * [1, 1, -1], id="right")))
     done = hesse("neb", "r.xyz", "p.xyz", "band.extxyz", *MORSE, "--images", 5, "--json", "b.json", folder=structures)
     assert done.exit_code == 0, done.stderr
-    assert "band.extxyz: 1 of 1 paths converged" in done.stdout
+    assert "band.extxyz: 1 of 1 paths converged (MorseCalculator@" in done.stdout
     (row,) = json.loads((structures / "b.json").read_text())
     assert row["barrier"] == pytest.approx(2.199, abs=0.02)
     assert row["images"] == 7
@@ -99,7 +155,7 @@ def test_from_two_minima_to_a_saddle_and_its_path(structures):
     assert "products H v" in done.stdout
     assert read_dataset(structures / "ts2.h5").labels.hessian is None
     first = hesse("irc", "ts.h5", "path.extxyz", *MORSE, "--relax-ends", "--json", "c.json", folder=structures)
-    assert "1 of 1 paths are complete" in first.stdout
+    assert "1 of 1 paths are complete (MorseCalculator@" in first.stdout
     before = (structures / "path.extxyz").read_bytes()
     again = hesse("irc", "ts.h5", "path.extxyz", *MORSE, "--relax-ends", "--overwrite", folder=structures)
     assert "1 searches were finished before" in again.stdout

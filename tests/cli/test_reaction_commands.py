@@ -41,7 +41,7 @@ def test_from_guesses_to_paths(guesses):
     done = hesse("saddle", "guesses.extxyz", "ts.h5", *MORSE, "--json", "saddles.json", "--steps", 60, folder=guesses)
     assert done.exit_code == 0, done.stderr
     assert "rhombus: " in done.stdout
-    assert "ts.h5: 1 of 2 transition states" in done.stdout
+    assert "ts.h5: 1 of 2 transition states (MorseCalculator@" in done.stdout
     assert "hopeless: no transition state: " in done.stderr
     rows = json.loads((guesses / "saddles.json").read_text())
     assert [row["converged"] for row in rows] == [True, False]

@@ -64,6 +64,8 @@ def test_one_reaction_gets_a_page_and_its_geometries(ends):
     assert done.exit_code == 0, done.stderr
     assert "left <&>: barrier 2.199 eV (50.7 kcal/mol); reaction energy" in done.stdout
     assert "ΔG‡(500 K)" in done.stdout
+    assert "/s (with Wigner's tunneling factor " in done.stdout
+    assert "reaction.html (MorseCalculator@" in done.stdout
     assert "has its saddle point there too, barrier 2.199 eV" in done.stdout
     (row,) = json.loads((ends / "rows.json").read_text())
     assert json.loads((ends / "out" / "reactions.json").read_text()) == [row]
@@ -105,7 +107,7 @@ def test_wrong_requests_change_nothing(ends):
         hesse("reaction", "r.extxyz", "p.extxyz", *MORSE, "--out", "r.extxyz", folder=ends)
     with pytest.raises(RequestError, match="an even number"):
         hesse("reaction", "r.extxyz", *MORSE, "--out", "out", folder=ends)
-    with pytest.raises(ConfigError, match=r"temperature.* expected more than 0"):
+    with pytest.raises(ConfigError, match=r"--temperature: expected a number of K above 0, got -4"):
         hesse("reaction", "r.extxyz", "p.extxyz", *MORSE, "--out", "cold", "--temperature", -4, folder=ends)
     assert not list((ends / "cold").glob("*"))
     assert hesse("reaction", "r.extxyz", "p.extxyz", "--method", "davidson", folder=ends).exit_code == 2

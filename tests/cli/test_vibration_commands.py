@@ -214,6 +214,17 @@ def test_replies(arguments: tuple[Any, ...], error: type[HesseError], message: s
 
 def test_without_any_hessian_the_execution_failed(folder: Path) -> None:
     write(folder / "plain.extxyz", [to_ase(oracles.molecule(3, 1)), to_ase(oracles.molecule(3, 2))])
-    with pytest.raises(ExecutionError, match=r"no vibrations of any of 2 structures.*give an engine"):
+    with pytest.raises(
+        ExecutionError,
+        match=r"no vibrations of any of 2 structures.*, such as --engine gfn2",
+    ):
         hesse("vibrations", "plain.extxyz", "--json", "v.json", folder=folder)
     assert len(rows(folder / "v.json")) == 2
+
+
+def test_the_progress_names_hessians_for_every_kind_of_engine(folder: Path) -> None:
+    write(folder / "plain.extxyz", [to_ase(oracles.molecule(3, 1))])
+    for engine in ("ase:closed_form_engines:morse", "python:closed_form_engines:model"):
+        done = hesse("vibrations", "plain.extxyz", "--engine", engine, folder=folder)
+        assert "Hessians with " in done.stderr
+        assert "labeling" not in done.stderr

@@ -55,7 +55,7 @@ def md(
     failure: Annotated[
         _Failure | None, typer.Option(help="What counts as failure. [that of the ramp, or fast]")
     ] = None,
-    stride: Annotated[int, typer.Option(min=0, help="Steps between snapshots in OUT.")] = 100,
+    stride: Annotated[int, typer.Option(min=0, help="Steps between snapshots in OUT; 0: no snapshots, no OUT.")] = 100,
     relax: Annotated[bool, typer.Option(help="Start from the nearest minimum of the engine.")] = True,
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end of the relaxation.")] = 0.005,
     compile: Annotated[
@@ -113,7 +113,7 @@ def md(
     if result.dataset is not None:
         write_dataset(output, result.dataset)
     print_failures([f"{row['id']}: {row['reason']}: {row['detail']}" for row in result.rows if row["time"] is None])
-    _report(output, result, others)
+    _report(output, result, others, stride)
     if figure is not None:
         from hesse.reports import draw_survival
 
@@ -160,7 +160,7 @@ def _label(path: Path, rows: Rows) -> str:
     return f"{rows[0].get('level', 'unknown')} ({path.stem})"
 
 
-def _report(output: Path, result: ReplicaResult, others: Mapping[str, Rows]) -> None:
+def _report(output: Path, result: ReplicaResult, others: Mapping[str, Rows], stride: int) -> None:
     from hesse.errors import ExecutionError
     from hesse.pes import compare_survival
 
@@ -170,8 +170,12 @@ def _report(output: Path, result: ReplicaResult, others: Mapping[str, Rows]) -> 
     if result.n_reused:
         typer.echo(f"{result.n_reused} replicas were finished before", err=True)
     counted = [row for row in result.rows if row["time"] is not None]
-    n_frames = 0 if result.dataset is None else len(result.dataset)
-    typer.echo(f"{output}: {len(counted)} replicas, {curve.n_failed} failed; {n_frames} snapshots")
+    numbers = f"{len(counted)} replicas, {curve.n_failed} failed"
+    level = result.rows[0]["level"]
+    if result.dataset is None:
+        typer.echo(f"{numbers}; no snapshots{' (--stride 0)' if stride == 0 else ''} ({level})")
+    else:
+        typer.echo(f"{output}: {numbers}; {len(result.dataset)} snapshots ({level})")
     typer.echo(
         f"  surviving to the end: {curve.fraction[-1]:.2f} ({curve.low[-1]:.2f} to {curve.high[-1]:.2f} with 95 % "
         f"confidence; {curve.n_effective:.1f} independent replicas)"

@@ -18,7 +18,7 @@ from hesse.cli.common_options import (
     print_failures,
     workers_for,
 )
-from hesse.cli.reaction_commands import failed_output, open_starts, write_results
+from hesse.cli.reaction_commands import failed_output, level_text, open_starts, write_results
 
 _UNUSUAL = 6
 """Number of bonds that change from reactant to product, above which the order of atoms may be wrong."""
@@ -50,9 +50,11 @@ def minimize(
 
     The last geometries of those that did not converge are written too: for OUT = min.h5, to min.failed.h5. The same
     command continues after an interruption: finished relaxations are kept in min.h5.searches.jsonl."""
+    from hesse.cli.option_checks import check_positive
     from hesse.datasets import write_dataset
     from hesse.sampling import search_minima
 
+    check_positive("eV/Å", fmax=fmax)
     failed_file = failed_output(source, output, json, overwrite)
     starts = open_starts(source, output, json, overwrite)
     result = search_minima(
@@ -74,7 +76,7 @@ def minimize(
         typer.echo(_line(result.rows[0]))
     write_results(output, json, result, "relaxation")
     converged = [row for row in result.rows if row["converged"]]
-    typer.echo(f"{output}: {len(converged)} of {len(result.rows)} structures relaxed")
+    typer.echo(f"{output}: {len(converged)} of {len(result.rows)} structures relaxed{level_text(result)}")
     if any(s.periodic for s in starts.structures):
         typer.echo("  cells were not relaxed")
     changed = [(row, text) for row in converged if (text := _bonds_text(row))]
@@ -129,9 +131,12 @@ def neb(
 
     A model evaluates all images of an iteration in one pass. The same command continues after an interruption, also in
     the middle of a path. `hesse saddle --from-path` starts at the highest image."""
+    from hesse.cli.option_checks import check_positive
     from hesse.datasets import read_dataset
     from hesse.sampling import reaction_pairs, search_bands
 
+    check_positive("eV/Å", fmax=fmax)
+    check_positive("eV/Å²", spring=spring)
     first = open_starts(reactant, output, json, overwrite, product)
     pairs = reaction_pairs(first, read_dataset(product, check=False))
     result = search_bands(
@@ -154,7 +159,7 @@ def neb(
     print_failures([f"{failure.id}: no path: {failure.reason}" for failure in result.failures])
     write_results(output, json, result, "elastic bands")
     n_converged = sum(row["converged"] for row in result.rows)
-    typer.echo(f"{output}: {n_converged} of {len(result.rows)} paths converged")
+    typer.echo(f"{output}: {n_converged} of {len(result.rows)} paths converged{level_text(result)}")
     if result.n_reused:
         typer.echo(f"  {result.n_reused} searches were finished before")
 

@@ -74,10 +74,13 @@ def saddle(
 
     The last geometries of searches that failed are written too: for OUT = ts.h5, to ts.failed.h5. The same command
     continues after an interruption: finished searches are kept in ts.h5.searches.jsonl."""
+    from hesse.cli.option_checks import check_positive
     from hesse.datasets import write_dataset
     from hesse.errors import ExecutionError
     from hesse.sampling import highest_images, search_saddles
 
+    check_positive("eV/Å", fmax=fmax)
+    check_positive("Å", trust=trust)
     failed_file = failed_output(source, output, json, overwrite)
     guesses = open_starts(source, output, json, overwrite)
     options: dict[str, Any] = {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust}
@@ -154,7 +157,7 @@ def _distance_text(row: dict[str, Any]) -> str:
 def _saddle_summary(output: Path, result: ReactionResult) -> str:
     """The numbers of a whole run."""
     converged = [row for row in result.rows if row["converged"]]
-    lines = [f"{output}: {len(converged)} of {len(result.rows)} transition states"]
+    lines = [f"{output}: {len(converged)} of {len(result.rows)} transition states{level_text(result)}"]
     if converged:
         n_near = sum(row["rmsd"] <= _NEAR for row in converged)
         n_bonds = sum(bool(row["bonds_formed"] or row["bonds_broken"]) for row in converged)
@@ -189,8 +192,11 @@ def irc(
     """Follow reaction paths from transition states. Mass-weighted steepest descent in both directions.
 
     The same command continues after an interruption: finished paths are kept in OUT.searches.jsonl."""
+    from hesse.cli.option_checks import check_positive
     from hesse.sampling import follow_paths
 
+    check_positive("Å √u", step=step)
+    check_positive("eV/Å", fmax=fmax)
     transition_states = open_starts(source, output, json, overwrite)
     result = follow_paths(
         transition_states,
@@ -213,7 +219,9 @@ def irc(
     write_results(output, json, result, "reaction paths")
     n_points = 0 if result.dataset is None else len(result.dataset)
     n_complete = sum(row["converged"] for row in result.rows)
-    typer.echo(f"{output}: {n_points} structures; {n_complete} of {len(result.rows)} paths are complete")
+    typer.echo(
+        f"{output}: {n_points} structures; {n_complete} of {len(result.rows)} paths are complete{level_text(result)}"
+    )
     if result.n_reused:
         typer.echo(f"  {result.n_reused} searches were finished before")
 
@@ -243,6 +251,12 @@ def open_starts(source: Path, output: Path, json_file: Path | None, overwrite: b
             raise RequestError(f"OUT and --json are both {output}; choose another file for --json")
     check_output_path(output, source, *further_sources)
     return open_input(output, source, overwrite=overwrite)
+
+
+def level_text(result: ReactionResult) -> str:
+    """The level of theory of the results, for the end of a line: the engine may be the default one."""
+    data = result.failed if result.dataset is None else result.dataset
+    return "" if data is None else f" ({data.metadata['level']})"
 
 
 def write_results(output: Path, json_file: Path | None, result: ReactionResult, made_by: str) -> None:

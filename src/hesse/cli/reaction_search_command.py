@@ -65,12 +65,17 @@ def reaction(
 
     With several reactants and products every pair is searched. DIR gets a page for each reaction, its geometries, and
     reactions.json. The same command continues after an interruption."""
+    from hesse.cli.option_checks import check_positive
     from hesse.datasets import read_dataset
     from hesse.errors import ExecutionError
     from hesse.reports import write_reaction_page
     from hesse.runtime.filesystem import write_rows
     from hesse.sampling import reaction_pairs, search_reactions, write_reaction_files
 
+    check_positive("eV/Å", fmax=fmax)
+    check_positive("Å", distance=distance)
+    for kelvin in temperature or ():
+        check_positive("K", temperature=kelvin)
     first = read_dataset(reactant, check=False)
     pairs = reaction_pairs(first, None if product is None else read_dataset(product, check=False))
     _check_folder(out, json, [reactant, *([product] if product is not None else [])], overwrite)
@@ -141,7 +146,9 @@ def _line(row: dict[str, Any]) -> str:
         f"imaginary mode {-row['imaginary_frequency']:.0f}i cm⁻¹",
     ]
     parts += [
-        f"ΔG‡({at['temperature']:g} K) {at['gibbs_barrier']:.3f} eV, rate {at['rate']:.2g} /s" for at in row["rates"]
+        f"ΔG‡({at['temperature']:g} K) {at['gibbs_barrier']:.3f} eV, rate {at['rate']:.2g} /s (with Wigner's tunneling "
+        f"factor {at['tunneling']:.3g})"
+        for at in row["rates"]
     ]
     parts.append(f"{row['engine_calls']} evaluations")
     if (check := row.get("verification")) is not None:
@@ -164,8 +171,8 @@ def _summary(out: Path, pairs: list[Pair], result: CampaignResult, folders: dict
         }
         atomic_write_text(out / "index.html", render_campaign(result.rows, result.statistics(), pages))
         counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in result.statistics().items())
-        typer.echo(f"{out / 'index.html'}: {counts}")
+        typer.echo(f"{out / 'index.html'}: {counts} ({result.rows[0]['level']})")
     else:
-        typer.echo(f"{out / 'reaction.html'}")
+        typer.echo(f"{out / 'reaction.html'} ({result.rows[0]['level']})")
     if result.n_reused:
         typer.echo(f"  {result.n_reused} searches were finished before")

@@ -63,6 +63,7 @@ def label(
     retry_failed: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    title: str = "labeling",
 ) -> LabelReport:
     """Label structures: compute energies, forces and curvature with an engine.
 
@@ -93,6 +94,7 @@ def label(
         overwrite: replace an existing `output` also if there is no ledger beside it, which means that its content is
             lost.
         quiet: show no progress.
+        title: what the progress says before the level of theory.
 
     Returns:
         The labeled structures, the failures and the suspect labels. Energies are in eV, forces in eV/Å, products and
@@ -124,7 +126,7 @@ def label(
         worker_spec = (worker_engine, differences, label_spec)
         tasks = ((inputs[pending.index], pending.missing) for pending in plan.pending)
         n_done, n_failed, n_suspect = len(inputs) - len(plan.pending), 0, 0
-        with track(f"labeling with {engine_object.level}", len(inputs), quiet=quiet, done=n_done) as advance:
+        with track(f"{title} with {engine_object.level}", len(inputs), quiet=quiet, done=n_done) as advance:
             results = map_tasks(
                 make_worker,
                 worker_spec,

@@ -32,6 +32,7 @@ from hesse.errors import (
     check_whole_numbers,
 )
 from hesse.pes.band_file import BandFile
+from hesse.pes.end_identity import SAME_GEOMETRY
 from hesse.pes.geometry_changes import Displacement, check_same_atoms, displacement, rotation_onto, superposed
 from hesse.pes.minimization import minimize
 from hesse.pes.points import Point, PointEvaluator
@@ -48,6 +49,8 @@ _CLIMB_FACTOR = 5.0
 """The highest image starts to climb when no force exceeds this multiple of the limit."""
 _PUSH = 0.1
 """Å; displacement of the middle of a straight path on which atoms collide."""
+_IDENTICAL = 1e-3
+"""Å; ends that are closer are one geometry. Starts further apart may relax to different minima."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,8 +158,8 @@ def neb(
         The images with energies and forces, and whether the search converged; not converging is not an error.
 
     Raises:
-        RequestError: the ends do not have the same atoms (the message says which), or `start` does not fit; not one
-            structure, or not an engine; `keep` belongs to another path.
+        RequestError: the ends do not have the same atoms (the message says which), or are the same geometry; `start`
+            does not fit; not one structure, or not an engine; `keep` belongs to another path.
         ConfigError: `images`, `fmax`, `steps` or `spring` is not positive.
         EngineError: the engine failed; the message names the image.
         GeometryError: atoms collided; the message names the image.
@@ -170,12 +173,16 @@ def neb(
             f"neb needs positive images, fmax, steps and spring, got {images}, {fmax}, {steps} and {spring}"
         )
     check_same_atoms(*ends)
+    if start is None:
+        _check_apart(*ends, _IDENTICAL, "as given")
     given = None if start is None else as_structures(start)
     n_gradients = 0
     if relax_ends:
         relaxed = [minimize(end, engine, fmax=0.01) for end in ends]
         n_gradients = sum(len(run.history) for run in relaxed)
         ends = relaxed[0].structure, relaxed[1].structure
+        if start is None:
+            _check_apart(*ends, SAME_GEOMETRY, "once relaxed")
     ends = ends[0], superposed(ends[1], ends[0])
     band = _Band(ends, engine, images, spring, keep)
     initial = band.positions_of(given) if given is not None else band.kept()
@@ -185,6 +192,16 @@ def neb(
     result = replace(result, n_gradients=result.n_gradients + n_gradients)
     warn_if_outside(result.extrapolation, f'structure "{ends[0].id}": a part of the path')
     return result
+
+
+def _check_apart(first: Structure, second: Structure, distance: float, when: str) -> None:
+    """Raise RequestError for ends that are one geometry: the path between them is a point."""
+    apart = displacement(first, second).rmsd
+    if apart < distance:
+        raise RequestError(
+            f'structure "{first.id}": reactant and product are the same geometry {when} ({apart:.3f} Å apart), so that '
+            "there is no path between them. Give another product"
+        )
 
 
 class _Band:

@@ -8,8 +8,10 @@ from enum import StrEnum
 from hesse.pes.geometry_changes import displacement
 from hesse.structures import Structure, bonded_pairs
 
-__all__ = ["EndComparison", "EndMatch", "compare_end", "match_ends"]
+__all__ = ["SAME_GEOMETRY", "EndComparison", "EndMatch", "compare_end", "match_ends"]
 
+SAME_GEOMETRY = 0.05
+"""Å; two ends that are closer than this to each other are one geometry: there is no reaction between them."""
 _SAME_RMSD = 0.2
 """Å; the same minimum, relaxed from two sides, is closer than this to itself."""
 _SAME_ENERGY = 0.02

@@ -20,7 +20,7 @@ from hesse.harmonic.normal_modes import normal_modes
 from hesse.harmonic.thermochemistry import ThermoSettings, thermochemistry
 from hesse.pes.call_counter import CallCounter, counted
 from hesse.pes.elastic_band import neb
-from hesse.pes.end_identity import EndMatch, match_ends
+from hesse.pes.end_identity import SAME_GEOMETRY, EndMatch, match_ends
 from hesse.pes.geometry_changes import bond_name, check_same_atoms, displacement
 from hesse.pes.minimization import MinimizationResult, minimize
 from hesse.pes.reaction_path import irc
@@ -229,7 +229,7 @@ class _Search:
                         f"{_bonds(start, change.formed, change.broken)}",
                     )
         apart = displacement(runs[0].structure, runs[1].structure)
-        if apart.rmsd < 0.05:  # Å
+        if apart.rmsd < SAME_GEOMETRY:
             raise _EndedError(ReactionOutcome.SAME_ENDS, f"they are {apart.rmsd:.3f} Å apart")
 
     def _attempt(self, relaxed: Reaction, attempt: int) -> list[Reaction]:

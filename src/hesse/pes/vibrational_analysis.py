@@ -185,7 +185,7 @@ def vibrations_from_labels(
     """
     n = len(structure)
     if labels.hessian is None or not bool(labels.mask("hessian").all()):
-        raise MissingLabelError(f'structure "{structure.id}" has no Hessian: give an engine that computes it')
+        raise MissingLabelError(f'structure "{structure.id}" has no Hessian: give an engine that computes it (gfn2)')
     if check and (reason := inconsistent_hessians([structure], labels).get(0)):
         raise InconsistentLabelsError(reason)
     hessian = hessian_array(structure, labels.hessian_of(0).numpy())
@@ -247,7 +247,7 @@ def _from_known_hessian(
         modes = normal_modes(structure, hessian, masses=atom_masses(structure, masses, isotopes), atoms=moving)
         return Vibrations(structure, "", None, None, np.asarray(hessian, dtype=np.float64), modes)
     if isinstance(inner := getattr(source, "structure", None), Structure):
-        raise MissingLabelError(f'structure "{inner.id}" has no Hessian: give an engine that computes it')
+        raise MissingLabelError(f'structure "{inner.id}" has no Hessian: give an engine that computes it (gfn2)')
     dataset = as_dataset(source)
     if len(dataset) != 1:
         raise RequestError(f"expected one structure, got {len(dataset)}: hesse.analyze_vibrations takes many")

@@ -182,6 +182,7 @@ def _hessians_by_campaign(run: HessianRun, structures: Mapping[int, Structure]) 
             timeout=run.timeout,
             retry_failed=run.retry_failed,
             quiet=run.quiet,
+            title="Hessians",
         )
     except InterruptedRunError:
         raise

@@ -296,7 +296,9 @@ class _Collector:
     def close(self, *, has_engine: bool) -> None:
         for i in self.open_indices():
             self.failures[i] = (
-                "no Hessian was computed" if has_engine else "no Hessian: give an engine that computes it"
+                "no Hessian was computed"
+                if has_engine
+                else 'no Hessian: give an engine that computes it, such as --engine gfn2 (engine="gfn2")'
             )
 
     def report(self, n_reused: int) -> VibrationsReport:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
-from hesse.errors import ExtrapolationWarning
+from hesse.errors import ExtrapolationWarning, check_positive
 from hesse.pes import NEBResult, bond_name, extrapolation_columns, neb
 from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.reaction_campaign import Pair
@@ -54,6 +54,7 @@ def search_bands(
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
         HesseError: there is no such engine, a wrong option, or a journal that cannot be read or written.
     """
+    check_positive(options, "images", "fmax", "steps", "spring")
     spec, workers = engine_for_workers(engine, workers, None)
     model = as_engine(spec)
     place = None if output is None else Path(output)

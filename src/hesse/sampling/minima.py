@@ -12,7 +12,7 @@ import numpy as np
 
 from hesse.datasets import StructuresLike, as_structures
 from hesse.engines import Engine, EngineLike, PotentialEngine, as_engine, engine_for_workers
-from hesse.errors import ExtrapolationWarning, HesseError
+from hesse.errors import ExtrapolationWarning, HesseError, check_positive
 from hesse.pes import (
     MinimizationResult,
     MinimumResult,
@@ -64,6 +64,7 @@ def search_minima(
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
         HesseError: there is no such engine, a wrong option, or a journal that cannot be read or written.
     """
+    check_positive(options, "fmax", "steps")
     spec, workers = engine_for_workers(engine, workers, None)
     starts, model = as_structures(structures), as_engine(spec)
     keys = [search_key(s, model, options | {"task": "minimum", "remove_imaginary": remove_imaginary}) for s in starts]

@@ -16,7 +16,7 @@ from numpy import ndarray as Array
 from hesse._version import __version__
 from hesse.datasets import Dataset
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
-from hesse.errors import ExtrapolationWarning
+from hesse.errors import ExtrapolationWarning, check_positive
 from hesse.pes import IRCResult, MinimizationResult, extrapolation_columns, farthest, irc, minimize
 from hesse.runtime.short_repr import ShortRepr
 from hesse.sampling.journaled_runs import in_workers, run_journaled
@@ -90,6 +90,7 @@ def follow_paths(
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
         HesseError: there is no such engine, a wrong option, or a journal that cannot be read or written.
     """
+    check_positive(options, "step", "steps", "fmax")
     spec, workers = engine_for_workers(engine, workers, None)
     model = as_engine(spec)
     known = stored_hessians(transition_states, spec) if reuse else [KnownLabels()] * len(transition_states)

@@ -14,7 +14,7 @@ from numpy import ndarray as Array
 
 from hesse.datasets import Dataset, StructuresLike, as_structures
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
-from hesse.errors import ExtrapolationWarning, RequestError
+from hesse.errors import ExtrapolationWarning, RequestError, check_positive
 from hesse.pes import SaddleResult, atom_name, band_tangent, bond_name, extrapolation_columns, saddle
 from hesse.sampling.collected_searches import collect_searches
 from hesse.sampling.journaled_runs import in_workers, run_journaled
@@ -56,6 +56,7 @@ def search_saddles(
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
         HesseError: there is no such engine, a wrong option, or a journal that cannot be read or written.
     """
+    check_positive(options, "fmax", "steps", "trust")
     spec, workers = engine_for_workers(engine, workers, None)
     starts, model = as_structures(guesses), as_engine(spec)
     directions = list(modes) if modes is not None else [None] * len(starts)
