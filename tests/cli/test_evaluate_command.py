@@ -156,7 +156,7 @@ def test_an_unknown_element_is_refused_before_any_work(run: Run, model: Path, fi
     [
         (("{model}", "{folder}/none.h5"), "none.h5"),
         (("{folder}/none.hesse", "{file}"), "no such model file"),
-        (("{file}", "{file}"), "not a readable model file"),
+        (("{file}", "{file}"), "expected a model file"),
         (("{model}", "{file}", "--json", "{folder}/nowhere/errors.json"), "no folder"),
         (("{model}", "{file}", "--page", "{folder}/page.png"), "choose a name that ends in .html"),
         (("{model}", "{file}", "--device", "abacus"), 'device "abacus"'),
