@@ -160,8 +160,9 @@ def test_files_names_and_atoms_are_taken(tmp_path: Path) -> None:
     for wrong in (torch.nn.Linear(2, 2), None, 3):
         with pytest.raises(RequestError, match="expected a potential"):
             hesse.check(wrong)
+    assert hesse.check(network, molecule("H2O"), only="rotation", dtype="float64") == results
     with pytest.raises(RequestError, match="dtype"):
-        hesse.check(network, dtype="float64")  # type: ignore[arg-type]
+        hesse.check(network, dtype="float16")
     with pytest.raises(ConfigError, match="device"):
         hesse.check(network, device="gpu")
 

@@ -12,9 +12,10 @@ import yaml
 from hesse.cli import app as command_line
 from hesse.datasets import Dataset, Split, read_dataset, write_dataset
 from hesse.errors import FileFormatError
+from hesse.models import best_model
 from hesse.training import TrainResult, load_config, train
 from hesse.training.config_file import run_from_config
-from hesse.training.run_data import best_model, run_data
+from hesse.training.run_data import run_data
 from oracles import Morse, labeled, molecules
 
 Run = Callable[..., tuple[int, str, str]]

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hesse import HesseCalculator
 from hesse.engines import POTENTIAL_NAMES, make_engine, make_potential
 from hesse.engines.names import ADAPTERS, path_in_name, settings_model, with_base_folder
 from hesse.errors import FileFormatError, MissingExtraError, RequestError, UnknownOptionError
-from hesse.models import Hipnn, HipnnConfig, Zbl, save_model, save_weights
+from hesse.models import Hipnn, HipnnConfig, Zbl, load_model, read_model_header, save_model, save_weights
 from hesse.models.adapters import PUBLISHED, checkpoint_file
 from hesse.structures import Request
 from oracles import molecule
@@ -171,3 +172,20 @@ def test_xtb_by_the_name_of_its_level(written: str, tmp_path: Path) -> None:
         make_potential(written)
     with pytest.raises(UnknownOptionError, match='no engine "GFN3-xTB"'):
         make_engine("GFN3-xTB")
+
+
+def test_the_folder_of_a_run_is_its_model(model: Path, tmp_path: Path) -> None:
+    """As engine, potential, calculator and model file, in Python and by name."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(FileFormatError, match="expected a model file or the folder of a run"):
+        make_engine(str(run))
+    model.rename(run / "model.hesse")
+    assert make_engine(str(run)).level == make_engine(str(run / "model.hesse")).level
+    assert load_model(run).elements == make_potential(run).elements == HesseCalculator(run).potential.elements
+    assert tuple(read_model_header(run)["elements"]) == load_model(run).elements
+    assert path_in_name(str(run)) == str(run / "model.hesse")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(FileFormatError, match="a folder without a model"):
+        load_model(tmp_path / "data")

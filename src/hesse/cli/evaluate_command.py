@@ -93,14 +93,14 @@ def evaluate(
     from hesse.engines import make_potential
     from hesse.engines.names import path_in_name
     from hesse.evaluation import METRICS, check_known_elements, group_rows, property_names, structure_rows
-    from hesse.models import read_model_header
+    from hesse.models import best_model, is_run_folder, read_model_header
     from hesse.recipes import evaluate as judge
     from hesse.recipes.judging import check_suite
     from hesse.recipes.training_overlap import training_overlap_note
     from hesse.reports import error_tables, print_tables, suite_tables, worst_tables, write_evaluation_page
     from hesse.runtime.devices import device_from_name
     from hesse.runtime.filesystem import check_output_path, write_rows
-    from hesse.training.run_data import best_model, is_run_folder, run_data
+    from hesse.training.run_data import run_data
 
     data = data or []
     run = Path(model) if is_run_folder(model) else None

@@ -30,7 +30,7 @@ def info(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A data file or folder, a model (MODEL.hesse, mace:FILE, torchani:FILE, ..., "
+            help="A data file or folder, a run, a model (MODEL.hesse, mace:FILE, torchani:FILE, ..., "
             "python:package.module:factory), weights (.safetensors), an engine (gfn2, pyscf:METHOD/BASIS).",
         ),
     ],
@@ -55,8 +55,11 @@ def info(
 
     from hesse.engines.names import ADAPTERS, path_in_name
     from hesse.engines.xtb import XTB_METHODS, xtb_name
+    from hesse.models import best_model, is_run_folder
     from hesse.runtime.filesystem import atomic_write_text, check_output_path
 
+    if is_run_folder(name):
+        name = str(best_model(name))
     file, kind = Path(name), name.partition(":")[0]
     named_potential = ":" in name and kind in (*ADAPTERS, "python") and not file.exists()
     if json_file is not None:

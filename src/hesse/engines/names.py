@@ -33,7 +33,7 @@ from hesse.engines.potential_engine import PotentialEngine
 from hesse.engines.pyscf import PyscfEngine, PyscfSettings
 from hesse.engines.xtb import XTB_METHODS, XtbEngine, XtbSettings, xtb_name
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError, did_you_mean
-from hesse.models import load_model
+from hesse.models import best_model, is_run_folder, load_model
 from hesse.models.adapters import PUBLISHED, checkpoint_file, is_published
 from hesse.potential import Potential
 from hesse.runtime.dtypes import DTypeLike, as_dtype
@@ -164,7 +164,7 @@ def settings_model(name: str) -> type[Settings]:
     Raises:
         UnknownOptionError: an unknown engine; the message has the nearest name.
     """
-    name = xtb_name(name)
+    name = _with_plain_name(name)
     head = name.partition("?")[0]
     kind, _, rest = head.partition(":")
     if head in XTB_METHODS:
@@ -238,7 +238,7 @@ def make_potential(
             engine that is not a potential.
         MissingExtraError: the framework is not installed.
     """
-    text = xtb_name(str(text))
+    text = _with_plain_name(str(text))
     dtype = None if dtype is None else as_dtype(dtype)
     kind, _, rest = text.partition(":")
     _refuse_model_prefix(text)
@@ -284,6 +284,7 @@ def path_in_name(text: str) -> str | None:
     Returns:
         The path of the file; None for a `python:` factory and for published weights.
     """
+    text = _with_plain_name(text)
     kind, _, rest = text.partition(":")
     if kind == "python" or is_published(kind, rest.partition("?")[0]):
         return None
@@ -341,7 +342,7 @@ def make_engine(text: str | Path, *, differences: FiniteDifferences | None = Non
         MissingExtraError: the package of the engine is not installed.
         FileFormatError: the model file cannot be read.
     """
-    text = xtb_name(str(text))
+    text = _with_plain_name(str(text))
     kind, _, rest = text.partition(":")
     _refuse_model_prefix(text)
     if text.partition("?")[0] in XTB_METHODS:
@@ -356,6 +357,11 @@ def make_engine(text: str | Path, *, differences: FiniteDifferences | None = Non
     if _is_model_path(text):
         return _model_engine(text)
     raise UnknownOptionError(f'no engine "{text}". {did_you_mean(text, ENGINE_NAMES)}')
+
+
+def _with_plain_name(text: str) -> str:
+    """The short name of an xTB method, the model file in the folder of a run; anything else as it is."""
+    return str(best_model(text)) if is_run_folder(text) else xtb_name(text)
 
 
 def _is_model_path(text: str) -> bool:

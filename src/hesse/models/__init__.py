@@ -6,6 +6,8 @@ from hesse.models.compose import Ensemble, SumPotential, with_reference_energies
 from hesse.models.hessenet import HesseNet, HesseNetConfig
 from hesse.models.hipnn import Hipnn, HipnnConfig
 from hesse.models.model_files import (
+    best_model,
+    is_run_folder,
     load_model,
     load_weights,
     read_model_header,
@@ -37,9 +39,11 @@ __all__ = [
     "SumPotential",
     "Zbl",
     "ZblConfig",
+    "best_model",
     "build_model",
     "fit_reference_energies",
     "from_description",
+    "is_run_folder",
     "load_model",
     "load_weights",
     "read_model_header",

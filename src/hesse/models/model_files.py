@@ -29,6 +29,8 @@ from hesse.structures import TrainingEnvironments
 
 __all__ = [
     "FORMAT_VERSION",
+    "best_model",
+    "is_run_folder",
     "load_model",
     "load_weights",
     "migrate",
@@ -110,7 +112,7 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
     """Header of a model file, without loading the model.
 
     Args:
-        path: a `.hesse` file.
+        path: a `.hesse` file, or the folder of a run.
 
     Returns:
         `{"version", "model", "elements", "provenance"}`: format version, options of the model, atomic numbers, and the
@@ -140,15 +142,55 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
+def is_run_folder(path: str | Path) -> bool:
+    """Check for the folder of a run.
+
+    Args:
+        path: any path or name.
+
+    Returns:
+        True for a folder with the record of a run, or with a model of one.
+    """
+    folder = Path(path)
+    return folder.is_dir() and any((folder / name).exists() for name in ("data.json", "metrics.jsonl", "config.yaml"))
+
+
+def best_model(folder: str | Path) -> Path:
+    """Find the best model in the folder of a run.
+
+    Args:
+        folder: folder of the run.
+
+    Returns:
+        The file of the model.
+
+    Raises:
+        FileFormatError: no model in it, or only one in the format of another program.
+    """
+    path = Path(folder) / "model.hesse"
+    if path.exists():
+        return path
+    others = sorted(p.name for p in Path(folder).glob("model.*"))
+    if others:
+        raise FileFormatError(
+            f"{folder}: this run trained a potential of another program ({', '.join(others)}); name it with its "
+            f"program, for example mace:{Path(folder) / others[0]}"
+        )
+    raise FileFormatError(
+        f"{folder}: a folder without a model (model.hesse), expected a model file or the folder of a run, which has "
+        "its model after the first validation"
+    )
+
+
 def _checked_path(path: str | Path) -> Path:
-    """Check that the argument is the path of a file. Otherwise raises RequestError, which names the function to
-    call."""
+    """The path of a model file, which for the folder of a run is in it. Raises RequestError, which names the function
+    to call, if the argument is no path."""
     if not isinstance(path, str | Path):
         raise RequestError(f"expected the path of a .hesse file, got a {type(path).__name__}")
     kind, colon, _ = str(path).partition(":")
     if colon and kind.isalpha() and len(kind) > 1 and not Path(path).exists():
         raise RequestError(f"expected the path of a .hesse file, got {path}; hesse.make_potential reads such names")
-    return Path(path)
+    return best_model(path) if Path(path).is_dir() else Path(path)
 
 
 def _parsed_header(meta: Mapping[str, str]) -> dict[str, Any]:
@@ -170,7 +212,7 @@ def read_training_environments(path: str | Path) -> TrainingEnvironments | None:
     """The summary of the training data in a model file, without loading the model.
 
     Args:
-        path: a `.hesse` file.
+        path: a `.hesse` file, or the folder of a run.
 
     Returns:
         The summary; None in files without one, such as those of older versions.

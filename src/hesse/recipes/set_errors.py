@@ -23,10 +23,10 @@ from hesse.datasets import Dataset
 from hesse.engines import make_potential
 from hesse.evaluation import Evaluation, MetricRow, error_sums, evaluate_model, property_names
 from hesse.evaluation.independence import independence_note
+from hesse.models import best_model
 from hesse.recipes.judging import Suite, evaluate
 from hesse.runtime.devices import device_from_name
 from hesse.runtime.filesystem import atomic_write_text
-from hesse.training.run_data import best_model
 
 __all__ = ["SetErrors", "cached_errors", "evaluate_run"]
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from hesse.datasets import Dataset, names_of_files, read_dataset
 from hesse.errors import FileFormatError, RequestError
+from hesse.models import best_model
 from hesse.recipes.judging import SUITES, Suite, check_suite
 from hesse.recipes.set_errors import SetErrors, cached_errors, evaluate_run
 from hesse.recipes.training_overlap import training_overlap_note
 from hesse.studies.run_labels import provenance_of
 from hesse.studies.study import STUDY_FILE
 from hesse.training import run_data
-from hesse.training.run_data import best_model
 
 __all__ = ["Judge", "StudyTests", "errors_with_given", "open_tests", "overlap_notes", "study_of", "validation_errors"]
 

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from hesse.errors import FileFormatError
 from hesse.losses import LossWeights
-from hesse.models import read_model_header
+from hesse.models import best_model, read_model_header
 from hesse.studies.study_config import Label
-from hesse.training.run_data import best_model
 from hesse.training.run_identity import WITHOUT_EFFECT, flat_settings
 
 __all__ = ["differences", "provenance_of"]

@@ -13,6 +13,7 @@ import numpy as np
 
 from hesse.datasets import Dataset
 from hesse.errors import FileFormatError, RequestError, check_choice
+from hesse.models import is_run_folder
 from hesse.recipes.judging import SUITES, Suite
 from hesse.recipes.set_errors import SetErrors, evaluate_run
 from hesse.studies.cells import cell_name
@@ -29,7 +30,6 @@ from hesse.studies.run_labels import differences, provenance_of
 from hesse.studies.study import CELL_FILE, STUDY_FILE
 from hesse.studies.study_config import Label
 from hesse.training import TrainResult, read_log
-from hesse.training.run_data import is_run_folder
 
 __all__ = ["ComparedRun", "RunSet", "RunSource", "read_runs"]
 

@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from hesse.datasets import Dataset, DatasetLike, Split, open_datasets
 from hesse.errors import FileFormatError, RequestError, did_you_mean
+from hesse.models import is_run_folder
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.training.config import DataConfig
 from hesse.training.distributed import Communicator
 from hesse.training.run_identity import changed_run_error
 
-__all__ = ["RunData", "best_model", "is_run_folder", "load_run_data", "run_data"]
+__all__ = ["RunData", "load_run_data", "run_data"]
 
 _FORMAT: Final = "hesse-run-data"
 _VERSION: Final = 1
@@ -132,45 +133,6 @@ def _record_files(
     atomic_write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def is_run_folder(path: str | Path) -> bool:
-    """Check for the folder of a run.
-
-    Args:
-        path: any path or name.
-
-    Returns:
-        True for a folder with the record of a run, or with a model of one.
-    """
-    folder = Path(path)
-    return folder.is_dir() and any((folder / name).exists() for name in ("data.json", "metrics.jsonl", "config.yaml"))
-
-
-def best_model(folder: str | Path) -> Path:
-    """Find the best model of a run.
-
-    Args:
-        folder: folder of the run.
-
-    Returns:
-        The file of the model.
-
-    Raises:
-        FileFormatError: there is no model yet, or only one in the format of another program.
-    """
-    path = Path(folder) / "model.hesse"
-    if path.exists():
-        return path
-    others = sorted(p.name for p in Path(folder).glob("model.*"))
-    if others:
-        raise FileFormatError(
-            f"{folder}: this run trained a potential of another program ({', '.join(others)}); name it with its "
-            f"program, for example mace:{Path(folder) / others[0]}"
-        )
-    raise FileFormatError(
-        f"{folder}: there is no model (model.hesse) in this folder yet: a run writes it at its first validation"
-    )
-
-
 def run_data(folder: str | Path, part: str = "validation", files: Sequence[str | Path] | None = None) -> Dataset:
     """Read a part of the data that a run was started with, for example the structures that it held out.
 
@@ -207,9 +169,9 @@ def run_data(folder: str | Path, part: str = "validation", files: Sequence[str |
     if dataset.content_hash() != entry["data_hash"]:
         several = f" The run had {', '.join(entry['files'])}, in this order." if len(entry["files"]) > 1 else ""
         raise RequestError(
-            f"{', '.join(map(str, paths))}: not the data that {folder} was started with: {len(dataset)} structures, "
-            f"then {entry['structures']}; geometries, labels or ids differ.{several} Give the data as they were, or "
-            f"evaluate the model on these without --split: `hesse evaluate {folder} {paths[0]}`."
+            f"{', '.join(map(str, paths))}: not the data that {folder} was started with: {len(dataset)} structures "
+            f"now, {entry['structures']} when the run started; geometries, labels or ids differ.{several} Give the "
+            f"data as they were, or evaluate the model on these without --split: `hesse evaluate {folder} {paths[0]}`."
         )
     return _in_memory(dataset if split is None else dataset.with_ids(split.parts[name]))
 
