@@ -161,7 +161,7 @@ def test_runs_from_python_and_damaged_records(tmp_path: Path, folder: Path) -> N
         run_data(tmp_path / "python", "train")
     assert best_model(tmp_path / "python") == tmp_path / "python" / "model.hesse"
     (tmp_path / "python" / "model.hesse").unlink()
-    with pytest.raises(FileFormatError, match="no model"):
+    with pytest.raises(FileFormatError, match="without a model"):
         best_model(tmp_path / "python")
     for text in ("", "[]", '{"format": "hesse-run-data", "version": 9}', '{"format": "hesse-run-data", "version": 1}'):
         (folder / "data.json").write_text(text)
