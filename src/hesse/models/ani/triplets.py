@@ -99,16 +99,15 @@ def _rows(
     element: Int[Tensor, "atoms"], elements: int
 ) -> tuple[tuple[Int[Tensor, "some_atoms"], ...], Bool[Tensor, "rows"]]:
     """Atoms of each element, so that each network works on one block of rows, and which rows are atoms."""
-    numbers = element.bincount(minlength=elements).tolist()
-    atoms_by_element, filler, end = [], element.new_zeros(2), 0
-    is_real = torch.ones(sum(max(2, n) for n in numbers), dtype=torch.bool, device=element.device)
-    for atoms in element.argsort(stable=True).split(numbers):
-        missing = max(0, 2 - len(atoms))
-        atoms_by_element.append(torch.cat([atoms, filler[:missing]]))
-        end += len(atoms) + missing
-        if missing:
-            is_real[end - missing : end] = False
-    return tuple(atoms_by_element), is_real
+    # No numbers on the host: recordings of this code for other programs hold for other molecules too.
+    real_atoms = [(element == number).nonzero()[:, 0] for number in range(elements)]
+    n_missing = [max(0, 2 - atoms.shape[0]) for atoms in real_atoms]
+    atoms_by_element = tuple(
+        torch.cat([a, a.new_zeros(m)]) if m else a for a, m in zip(real_atoms, n_missing, strict=True)
+    )
+    padding = zip(real_atoms, n_missing, strict=True)
+    is_real = torch.cat([torch.arange(a.shape[0] + m, device=element.device) < a.shape[0] for a, m in padding])
+    return atoms_by_element, is_real
 
 
 def _repeated(numbers: Int[Tensor, "*n"]) -> tuple[Int[Tensor, "total"], Int[Tensor, "total"]]:
