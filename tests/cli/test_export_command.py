@@ -39,6 +39,16 @@ def run(*words: str) -> str:
     return result.stdout
 
 
+@pytest.mark.parametrize("target", ["lammps", "orca"])
+def test_the_model_of_a_run_has_an_absolute_path(folder: Path, target: str) -> None:
+    (folder / "run").mkdir()
+    (folder / "run" / "metrics.jsonl").write_text("")
+    (folder / "model.hesse").rename(folder / "run" / "model.hesse")
+    run("run", "out", "--to", target, "--structure", "ethanol.xyz")
+    texts = [file.read_text() for file in (folder / "out").iterdir()]
+    assert any(str(folder / "run" / "model.hesse") in text for text in texts)
+
+
 @pytest.mark.parametrize("target", ["i-pi", "lammps", "openmm", "torch-sim", "orca"])
 def test_a_folder_of_files(folder: Path, target: str) -> None:
     text = run("model.hesse", "out", "--to", target, "--structure", "ethanol.xyz")

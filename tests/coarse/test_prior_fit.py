@@ -162,6 +162,21 @@ def test_noise_and_limit_of_explained_forces() -> None:
         force_noise(data)
 
 
+def test_noise_in_another_form_is_refused() -> None:
+    data = grid_liquid()
+    prior = fit_prior(data).potential
+    with pytest.raises(RequestError, match=r"by \(state point, bead type\)"):
+        explained_forces(prior, data, noise={"A": 0.01})  # type: ignore[dict-item]
+    assert [row.limit for row in explained_forces(prior, data, noise={})] == [None]
+    mixed = [
+        Structure(s.numbers, s.positions, id=f"{k}", masses=s.masses, tag=f"{k}00K", group="g")
+        for k, s in enumerate([data.structures[0]] * 2)
+    ]
+    labels = Properties(n_atoms=torch.tensor([27, 27]), forces=torch.zeros(54, 3, dtype=torch.float64))
+    with pytest.raises(RequestError, match="are of different state points"):
+        force_noise(Dataset(tuple(mixed), labels))
+
+
 def test_noise_of_several_bead_types_and_state_points() -> None:
     """Each state point has its own noise, each bead type too, and all beads of a state point together."""
     rng = np.random.default_rng(6)

@@ -13,6 +13,7 @@ import torch
 from hesse import HesseCalculator
 from hesse.engines import POTENTIAL_NAMES, make_engine, make_potential
 from hesse.engines.names import ADAPTERS, path_in_name, settings_model, with_base_folder
+from hesse.engines.xtb import XtbEngine
 from hesse.errors import FileFormatError, MissingExtraError, RequestError, UnknownOptionError
 from hesse.models import Hipnn, HipnnConfig, Zbl, load_model, read_model_header, save_model, save_weights
 from hesse.models.adapters import PUBLISHED, checkpoint_file
@@ -189,3 +190,15 @@ def test_the_folder_of_a_run_is_its_model(model: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with pytest.raises(FileFormatError, match="a folder without a model"):
         load_model(tmp_path / "data")
+
+
+def test_a_method_comes_before_a_run_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tblite", reason="needs tblite")
+    monkeypatch.chdir(tmp_path)
+    Path("gfn2").mkdir()
+    Path("gfn2/metrics.jsonl").write_text("")
+    assert make_engine("gfn2").level == make_engine("GFN2-xTB").level == XtbEngine("GFN2-xTB").level == "GFN2-xTB"
+    with pytest.raises(FileFormatError, match="a folder without a model"):
+        make_engine("./gfn2")
+    with pytest.raises(RequestError, match="xTB method"):
+        XtbEngine(2)  # type: ignore[arg-type]

@@ -202,7 +202,7 @@ def test_atoms_that_meet_on_a_straight_path_go_around_each_other(tmp_path):
 def test_periodic_images_take_the_shortest_way():
     cell = 6.0 * np.eye(3)
     left = Structure([6, 6], [[0.1, 0, 0], [1.2, 0, 0]], cell=cell, pbc=(True,) * 3, id="cell")
-    right = Structure([6, 6], [[5.9, 0, 0], [1.0, 0, 0]], cell=cell, pbc=(True,) * 3)
+    right = Structure([6, 6], [[5.9, 0, 0], [1.1, 0, 0]], cell=cell, pbc=(True,) * 3)
     result = hesse.neb(
         left, right, PotentialEngine(oracles.Morse(cutoff=2.9), "morse"), images=3, relax_ends=False, steps=1
     )

@@ -27,6 +27,19 @@ def test_the_mirror_image_of_a_chiral_molecule_is_not_superposed() -> None:
     assert displacement(s, s.with_positions(s.positions * [1.0, -1.0, 1.0])).rmsd > 0.3
 
 
+def test_one_atom_of_many_that_moves_is_another_geometry() -> None:
+    """The mean over 512 atoms hardly notices a hop of 1 Å; images in other cells are no motion."""
+    s = from_ase(bulk("Cu", cubic=True) * (4, 4, 8))
+    hop = s.positions.copy()
+    hop[7, 0] += 1.0
+    moved = displacement(s, s.with_positions(hop))
+    assert moved.rmsd < 0.05
+    assert moved.largest == pytest.approx(1.0, abs=0.01)
+    assert not moved.is_below(0.05)
+    wrapped = s.positions + 0.4 + np.random.default_rng(0).integers(-2, 3, s.positions.shape) @ s.cell
+    assert displacement(s, s.with_positions(wrapped)).is_below(1e-6)
+
+
 def test_a_hydrogen_that_moves_over_breaks_one_bond_and_forms_another() -> None:
     # Hydrogen cyanide and isocyanide.
     hcn = Structure([6, 7, 1], [[0, 0, 0], [1.15, 0, 0], [-1.07, 0, 0]])

@@ -95,6 +95,9 @@ def test_special_structures_need_only_curvature(tmp_path: Path) -> None:
     torch.testing.assert_close(model.state_dict()[name], plain.state_dict()[name])
     with pytest.raises(MissingLabelError, match="no structure holds the label 'energy'"):
         train(products, None, settings, output=tmp_path / "no", quiet=True)
+    few = labeled(ORACLE, molecules((3, 4), seed=41, elements=(1, 6)), probes=0)
+    with pytest.raises(MissingLabelError, match=r"the replay data, which have some, lack their elements \[8\]"):
+        train(products, None, settings, output=tmp_path / "few", replay=few, quiet=True)
     bare = Dataset(special.structures, Properties(n_atoms=n_atoms))
     with pytest.raises(MissingLabelError, match=r"no structure holds the label 'energy' \(found: none\)"):
         train(bare, None, settings, output=tmp_path / "bare", replay=other, quiet=True)

@@ -77,6 +77,12 @@ def test_a_refused_run_does_not_change_the_folder(path: Path) -> None:
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     with pytest.raises(MissingLabelError, match="hessian"):
         run_from_config(load_config(path, ["weights.hessian=1", "seed=4"]), restart=True, quiet=True)
+    other = yaml.safe_load(path.read_text()) | {"init_from": "train.h5"}
+    other["data"]["validation_fraction"] = 0.5
+    del other["model"]
+    (path.parent / "other.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(FileFormatError, match="expected a model file"):
+        run_from_config(load_config(path.parent / "other.yaml"), restart=True, quiet=True)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     with pytest.raises(MissingLabelError, match="hessian"):
         run_from_config(load_config(path, ["weights.hessian=1", f"output={path.parent / 'new'}"]), quiet=True)

@@ -75,6 +75,7 @@ def workers_for(
     """
     few = len(structures) <= _FEW_STRUCTURES and sum(len(s) for s in structures) <= _FEW_ATOMS
     steady = engine.partition("?")[0].lower().removesuffix("-xtb") in _STEADY_ENGINES or engine.endswith(".hesse")
+    steady = steady or Path(engine).is_dir()  # of a run
     if workers is not None or processes or not few or not steady or any(s.periodic for s in structures):
         return workers
     import torch

@@ -75,7 +75,9 @@ def explained_forces(
     """
     check_state_points(dataset.structures, dataset.source or "the data")
     found = list(dict.fromkeys(s.tag for s in dataset.structures))
-    if noise is not None and not any(tag in found for tag, _ in noise):
+    if any(not isinstance(key, tuple) or len(key) != 2 for key in noise or ()):
+        raise RequestError("noise: expected variances by (state point, bead type), as of force_noise")
+    if noise and not any(tag in found for tag, _ in noise):
         of, have = (", ".join(map(repr, dict.fromkeys(tags))) for tags in ([tag for tag, _ in noise], found))
         raise RequestError(f"the noise is that of {of}, the frames are of {have}: noise of the same state points")
     model = as_potential(potential)
@@ -152,6 +154,11 @@ def force_noise(dataset: Dataset) -> dict[tuple[str, str], float]:
         first = dataset.structures[frames[0]]
         for i in frames[1:]:
             other = dataset.structures[i]
+            if other.tag != first.tag:
+                raise RequestError(
+                    f'the frames "{first.id}" and "{other.id}" of group {group!r} are of different state points '
+                    f"({first.tag}, {other.tag}): give each set of frames a group of its own"
+                )
             if len(other) != len(first) or np.abs(other.positions - first.positions).max() > _SAME_PLACE:
                 raise RequestError(
                     f'the frames "{first.id}" and "{other.id}" of group {group!r} have beads at different positions: '

@@ -14,6 +14,7 @@ from hesse.deploy.force_field import ForceField
 from hesse.deploy.metatomic_export import export_metatomic
 from hesse.engines.names import path_in_name
 from hesse.errors import RequestError, check_choice
+from hesse.models import best_model, is_run_folder
 from hesse.runtime.dtypes import DTypeLike, as_dtype
 from hesse.runtime.filesystem import atomic_write, atomic_write_text, check_new_file
 from hesse.structures import to_ase
@@ -104,5 +105,7 @@ def _bare(atoms: Atoms) -> Atoms:
 
 def _portable_name(model: str) -> str:
     """The name with an absolute path, since the program runs in another folder."""
+    if is_run_folder(model):
+        model = str(best_model(model))
     path = path_in_name(model)
     return model if path is None else model.replace(path, str(Path(path).absolute()), 1)

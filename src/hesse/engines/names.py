@@ -360,8 +360,12 @@ def make_engine(text: str | Path, *, differences: FiniteDifferences | None = Non
 
 
 def _with_plain_name(text: str) -> str:
-    """The short name of an xTB method, the model file in the folder of a run; anything else as it is."""
-    return str(best_model(text)) if is_run_folder(text) else xtb_name(text)
+    """The short name of an xTB method, the model file in the folder of a run; anything else as it is. A method comes
+    before a folder of its name."""
+    name = xtb_name(text)
+    if name.partition("?")[0] in XTB_METHODS:
+        return name
+    return str(best_model(text)) if is_run_folder(text) else text
 
 
 def _is_model_path(text: str) -> bool:

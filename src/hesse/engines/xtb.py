@@ -90,9 +90,9 @@ class XtbEngine(ForceEngine):
         differences: FiniteDifferences | None = None,
         **options: Any,
     ) -> None:
-        self.name = check_choice(xtb_name(method), XTB_METHODS, "xTB method")
+        self.name = check_choice(xtb_name(str(method)), XTB_METHODS, "xTB method")
         self.options = settings_from(XtbSettings, settings, options)
-        self.level = XTB_METHODS[method]
+        self.level = XTB_METHODS[self.name]
         self._tblite = import_optional("tblite.interface", extra="xtb", purpose=self.level)
         self._runtime_error = import_optional("tblite.exceptions", extra="xtb", purpose=self.level).TBLiteRuntimeError
         self.differences = differences or FiniteDifferences()

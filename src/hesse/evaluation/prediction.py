@@ -10,8 +10,9 @@ from hesse.curvature import evaluate_structures
 from hesse.curvature.energy_derivatives import further_output_names
 from hesse.datasets import Dataset, DatasetSource, as_dataset
 from hesse.engines import PotentialLike, as_potential
-from hesse.errors import RequestError, check_numbers
+from hesse.errors import check_numbers
 from hesse.potential import Potential, check_elements, dtype_and_device
+from hesse.runtime.dtypes import as_dtype
 from hesse.structures import Properties, Request, segment_ids
 
 __all__ = ["check_known_elements", "predict"]
@@ -50,8 +51,7 @@ def predict(
     potential, dataset = as_potential(model), as_dataset(data)
     if memory_mib is not None:
         check_numbers(memory_mib=memory_mib)
-    if dtype not in (None, torch.float32, torch.float64):
-        raise RequestError(f"expected dtype torch.float64 or torch.float32, got {dtype!r}")
+    dtype = None if dtype is None else as_dtype(dtype)
     check_known_elements(potential, dataset)
     if dtype not in (None, dtype_and_device(potential)[0]):
         potential = copy.deepcopy(potential).to(dtype)

@@ -149,10 +149,10 @@ def is_run_folder(path: str | Path) -> bool:
         path: any path or name.
 
     Returns:
-        True for a folder with the record of a run, or with a model of one.
+        True for a folder with the log or the data record of a run.
     """
     folder = Path(path)
-    return folder.is_dir() and any((folder / name).exists() for name in ("data.json", "metrics.jsonl", "config.yaml"))
+    return folder.is_dir() and any((folder / name).exists() for name in ("data.json", "metrics.jsonl"))
 
 
 def best_model(folder: str | Path) -> Path:

@@ -196,11 +196,11 @@ def neb(
 
 def _check_apart(first: Structure, second: Structure, distance: float, when: str) -> None:
     """Raise RequestError for ends that are one geometry: the path between them is a point."""
-    apart = displacement(first, second).rmsd
-    if apart < distance:
+    apart = displacement(first, second)
+    if apart.is_below(distance):
         raise RequestError(
-            f'structure "{first.id}": reactant and product are the same geometry {when} ({apart:.3f} Å apart), so that '
-            "there is no path between them. Give another product"
+            f'structure "{first.id}": reactant and product are the same geometry {when} ({apart.rmsd:.3f} Å apart), so '
+            "that there is no path between them. Give another product"
         )
 
 

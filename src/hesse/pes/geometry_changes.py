@@ -46,14 +46,29 @@ class Displacement:
     """The difference between two geometries of the same atoms.
 
     Attributes:
-        rmsd: Å, root mean square of the displacements of atoms; molecules are superposed before.
+        rmsd: Å, root mean square of the displacements of atoms; molecules are superposed before, atoms of crystals are
+            taken at their nearest images.
+        largest: Å, of one atom.
         formed: pairs of atoms (indices from 0) that are bonded in the second geometry only.
         broken: pairs of atoms that are bonded in the first geometry only.
     """
 
     rmsd: float
+    largest: float
     formed: tuple[tuple[int, int], ...]
     broken: tuple[tuple[int, int], ...]
+
+    def is_below(self, distance: float) -> bool:
+        """Whether two geometries are the same within a distance. One atom of hundreds that has moved hardly changes the
+        mean.
+
+        Args:
+            distance: Å.
+
+        Returns:
+            True if the root mean square is below `distance`, and no atom has moved by five times as much.
+        """
+        return self.rmsd < distance and self.largest < 5.0 * distance
 
 
 def displacement(first: Structure, second: Structure) -> Displacement:
@@ -77,7 +92,9 @@ def displacement(first: Structure, second: Structure) -> Displacement:
     before, after = _contacts(first), _contacts(second)
     formed = {bond[:2] for bond, ratio in after.items() if _formed(before.get(bond), ratio)}
     broken = {bond[:2] for bond, ratio in before.items() if _formed(after.get(bond), ratio)}
-    return Displacement(_rmsd(first, second), tuple(sorted(formed)), tuple(sorted(broken)))
+    lengths = np.linalg.norm(_differences(first, second), axis=1)
+    rmsd, largest = float(np.sqrt((lengths**2).mean())), float(lengths.max(initial=0.0))
+    return Displacement(rmsd, largest, tuple(sorted(formed)), tuple(sorted(broken)))
 
 
 def check_same_atoms(reactant: Structure, product: Structure) -> None:
@@ -201,13 +218,17 @@ def collision_text(structure: Structure, contact: tuple[float, int, int]) -> str
     return f"atoms {i} and {j} collide ({distance:.2f} Å apart)"
 
 
-def _rmsd(first: Structure, second: Structure) -> float:
-    """Root mean square displacement, Å."""
+def _differences(first: Structure, second: Structure) -> Float[Array, "n 3"]:
+    """Displacements of the atoms, Å, without that of all together."""
+    if first.periodic:
+        moved = second.positions - first.positions
+        lattice = first.cell[list(first.pbc)]
+        moved = moved - moved[:1]  # of the first atom: a common shift must not send atoms to other images
+        moved = moved - np.round(moved @ np.linalg.pinv(lattice)) @ lattice
+        return moved - moved.mean(axis=0)
     a = first.positions - first.positions.mean(axis=0)
     b = second.positions - second.positions.mean(axis=0)
-    if not first.periodic:
-        a = a @ _rotation(a, b)
-    return float(np.sqrt(((a - b) ** 2).sum(axis=1).mean()))
+    return b - a @ _rotation(a, b)
 
 
 def _rotation(a: Float[Array, "n 3"], b: Float[Array, "n 3"]) -> Float[Array, "3 3"]:

@@ -229,7 +229,7 @@ class _Search:
                         f"{_bonds(start, change.formed, change.broken)}",
                     )
         apart = displacement(runs[0].structure, runs[1].structure)
-        if apart.rmsd < SAME_GEOMETRY:
+        if apart.is_below(SAME_GEOMETRY):
             raise _EndedError(ReactionOutcome.SAME_ENDS, f"they are {apart.rmsd:.3f} Å apart")
 
     def _attempt(self, relaxed: Reaction, attempt: int) -> list[Reaction]:

@@ -9,7 +9,7 @@ from typing import Final
 from hesse.datasets import Dataset
 from hesse.datasets.quality.duplicates import same_geometry_in
 from hesse.errors import FileFormatError, RequestError
-from hesse.models import read_model_header
+from hesse.models import best_model, is_run_folder, read_model_header
 from hesse.training.run_data import run_data
 
 __all__ = ["training_overlap_note"]
@@ -22,14 +22,14 @@ def training_overlap_note(model: str | Path, dataset: Dataset) -> str | None:
     """Count the structures that a model was trained on, by their geometries, as training itself does.
 
     Args:
-        model: file of the model; the folder of its run is that of the file.
+        model: file of the model, in the folder of its run, or that folder.
         dataset: the structures on which it is judged.
 
     Returns:
         A note if there are some, or if the training data cannot be read any more; None if there are none, or nothing
         is known about the training data.
     """
-    file = Path(model)
+    file = best_model(model) if is_run_folder(model) else Path(model)
     if file.suffix != ".hesse" or not file.is_file():
         return None
     provenance = read_model_header(file)["provenance"]

@@ -161,11 +161,12 @@ def open_tests(
     known: dict[str, str | Path] = {}
     for name, file in zip(names, values, strict=True):
         dataset = read_dataset(file)
-        other = known.setdefault(dataset.content_hash(), file)
-        if other is not file or name in result:
+        digest = dataset.content_hash()
+        other = known.get(digest, file)
+        if digest in known or name in result:
             raise RequestError(f"{other} and {file} hold the same structures and labels: give one of them")
         check_suite(dataset, suite, hessian=hessian)
-        result[name] = dataset
+        known[digest], result[name] = file, dataset
     return result
 
 

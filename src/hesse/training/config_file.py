@@ -25,7 +25,6 @@ from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.run_data import load_run_data
 from hesse.training.run_folder import open_run_folder
 from hesse.training.run_identity import changed_run_error
-from hesse.training.run_setup import check_data
 from hesse.training.train_function import train_in_open_folder
 from hesse.training.train_result import TrainResult
 
@@ -142,11 +141,12 @@ def run_from_config(
             atomic_write_text(config.output / "config.yaml", text)
 
         train_config = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
-        # Before anything is written: a request that is refused leaves the folder as it was.
-        check_data(data.training, data.validation, train_config, replay)
-        communicator.run_on_rank_zero(data.record)
-        if not resuming:  # a continued run keeps the record of its start, unless its number of steps changes
-            communicator.run_on_rank_zero(write_config)
+
+        def record() -> None:
+            data.record()
+            if not resuming:  # a continued run keeps the record of its start, unless its number of steps changes
+                write_config()
+
         return train_in_open_folder(
             data.training,
             data.validation,
@@ -156,6 +156,7 @@ def run_from_config(
             replay=replay,
             restart=restart,
             quiet=quiet,
+            on_start=record,
             on_other_steps=write_config,
         )
 

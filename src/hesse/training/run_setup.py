@@ -47,6 +47,12 @@ def check_data(
     if not any(training.has(name) for name in needed):
         in_replay = []  # nothing to train on
     training.check_has_labels(*(name for name in needed if name not in in_replay))
+    if "energy" in in_replay and not broad_data(training, replay).has("energy"):
+        lacking = sorted(set(training.elements) - set(replay.elements if replay is not None else ()))
+        raise MissingLabelError(
+            f"the training data have no energies, and the replay data, which have some, lack their elements {lacking}: "
+            "energies per element cannot be fitted. Add structures with these elements to the replay data"
+        )
     check_weights(training, loss)
     if validation is not None:
         check_weights(validation)

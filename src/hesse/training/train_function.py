@@ -118,6 +118,7 @@ def train_in_open_folder(
     replay: DatasetLike | None = None,
     restart: bool = False,
     quiet: bool = False,
+    on_start: Callable[[], None] | None = None,
     on_other_steps: Callable[[], None] | None = None,
 ) -> TrainResult:
     """Train in a folder that this job has locked.
@@ -132,6 +133,7 @@ def train_in_open_folder(
         replay: replay data, if any.
         restart: begin again although the folder contains a run.
         quiet: no progress on standard error.
+        on_start: called in process 0 when everything has been checked, before anything in the folder changes.
         on_other_steps: called in process 0 if a run goes on with another number of steps.
 
     Returns:
@@ -149,7 +151,16 @@ def train_in_open_folder(
     torch.backends.cudnn.allow_tf32 = False
     initial_potential = resolve_initial_potential(config, potential, folder)
     trainer = Trainer(
-        training, validation, config, folder, initial_potential, communicator, device, replay=replay, restart=restart
+        training,
+        validation,
+        config,
+        folder,
+        initial_potential,
+        communicator,
+        device,
+        replay=replay,
+        restart=restart,
+        on_start=on_start,
     )
     if on_other_steps is not None and trainer.previous_steps != config.steps:
         communicator.run_on_rank_zero(on_other_steps)

@@ -11,7 +11,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -72,6 +72,7 @@ class Trainer:
         device: device of this process.
         replay: replay data, if any.
         restart: begin again although the folder contains a run.
+        on_start: called in process 0 when everything has been checked, before anything in the folder changes.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Trainer:
         *,
         replay: DatasetLike | None = None,
         restart: bool,
+        on_start: Callable[[], None] | None = None,
     ) -> None:
         self.n_suspect_skipped = 0
         if not config.include_flagged:
@@ -110,7 +112,7 @@ class Trainer:
         self.checkpoint = folder / "checkpoint.safetensors"
         self.state, self.previous_steps = TrainState(), config.steps
         communicator.check_equal(self.identity, "the processes of this job were given different configurations or data")
-        if communicator.run_on_rank_zero(lambda: self._find_checkpoint(restart=restart)):
+        if communicator.run_on_rank_zero(lambda: self.checkpoint.exists() and not restart):
             self.state, self.previous_steps = load_checkpoint(
                 self.checkpoint, self.model, self._ema_state(), self.optimizer, self.identity
             )
@@ -123,11 +125,13 @@ class Trainer:
         )
         self.compile_policy = CompilePolicy(self.gradient, self.state, communicator)
 
-    def _find_checkpoint(self, *, restart: bool) -> bool:
-        """True if there is a checkpoint to continue from."""
-        if restart:
-            self.checkpoint.unlink(missing_ok=True)
-        return self.checkpoint.exists()
+        def start() -> None:  # nothing in the folder has changed so far: the request may have been refused
+            if restart:
+                self.checkpoint.unlink(missing_ok=True)
+            if on_start is not None:
+                on_start()
+
+        communicator.run_on_rank_zero(start)
 
     def _ema_state(self) -> dict[str, Tensor]:
         return dict(self.ema_model.state_dict())
