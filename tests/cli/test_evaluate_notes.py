@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -86,7 +87,7 @@ def test_structures_that_were_trained_on_are_counted(run: Run, trained: TrainRes
     assert f"note: lab: {expected}" in err
     assert expected in page.read_text()
     assert expected in run("evaluate", trained.model_file, tmp_path / "lab.h5")[2]
-    for model in (trained, trained.model_file):
+    for model in (trained, trained.model_file, tmp_path / "run", str(tmp_path / "run")):
         assert any(expected in note for note in hesse.evaluate(model, tmp_path / "lab.h5").notes)
     renamed = read_dataset(tmp_path / "lab.h5")
     moved = [replace(s, id=f"x{k}", positions=s.positions + 5.0) for k, s in enumerate(renamed.structures)]
@@ -95,6 +96,10 @@ def test_structures_that_were_trained_on_are_counted(run: Run, trained: TrainRes
     write_dataset(tmp_path / "new.h5", grouped(3, 30))
     assert "trained on" not in run("evaluate", tmp_path / "run", tmp_path / "new.h5")[2]
     assert "were trained on" not in run("evaluate", tmp_path / "run", "--split", "train")[2], "that was asked for"
+    record = json.loads((tmp_path / "run" / "data.json").read_text())
+    record["parts"]["train"]["memory_mib"] = 1.0
+    (tmp_path / "run" / "data.json").write_text(json.dumps(record))
+    assert "streamed its training data" in run("evaluate", tmp_path / "run", tmp_path / "new.h5")[2]
 
 
 def test_training_data_that_are_gone(run: Run, trained: TrainResult, tmp_path: Path) -> None:

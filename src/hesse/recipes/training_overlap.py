@@ -41,6 +41,8 @@ def training_overlap_note(model: str | Path, dataset: Dataset) -> str | None:
     n_training = int(provenance.get("structures") or 0)
     if n_training > _MAX_STRUCTURES:
         return f"it was not checked whether structures were trained on: there are {n_training:,} training structures"
+    if "memory_mib" in (run / "data.json").read_text(encoding="utf-8"):
+        return f"it was not checked whether structures were trained on: {run} streamed its training data"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # training has told what is wrong with its data
