@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,7 @@ def training_overlap_note(model: str | Path, dataset: Dataset) -> str | None:
     n_training = int(provenance.get("structures") or 0)
     if n_training > _MAX_STRUCTURES:
         return f"it was not checked whether structures were trained on: there are {n_training:,} training structures"
-    if "memory_mib" in (run / "data.json").read_text(encoding="utf-8"):
+    if _was_streamed(run):
         return f"it was not checked whether structures were trained on: {run} streamed its training data"
     try:
         with warnings.catch_warnings():
@@ -55,6 +56,14 @@ def training_overlap_note(model: str | Path, dataset: Dataset) -> str | None:
     same = same_geometry_in(dataset.geometry_parts, len(dataset), training.geometry_parts, len(training))
     n_shared = int((same >= 0).sum())
     return _note(n_shared, len(dataset)) if n_shared else None
+
+
+def _was_streamed(run: Path) -> bool:
+    """Whether a run limited the memory of its training data; of a damaged record nothing is known."""
+    try:
+        return "memory_mib" in json.loads((run / "data.json").read_text(encoding="utf-8"))["parts"]["train"]
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _note(n_shared: int, n_structures: int) -> str:
