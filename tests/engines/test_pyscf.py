@@ -13,6 +13,7 @@ from hesse.structures import Request, Structure, from_ase
 
 pytest.importorskip("pyscf", reason="PySCF is not installed")
 
+from pyscf.dft.numint import NumInt
 from pyscf.scf.hf import SCF
 
 from hesse.engines import FiniteDifferences, PyscfEngine, make_engine
@@ -80,6 +81,43 @@ def test_range_separated_exchange_is_that_of_pyscf(method, state, monkeypatch):
     monkeypatch.setattr(scf, "_KEPT_FRACTION", 0.25)
     PyscfEngine(method, **settings).compute(structure, request)
     assert not any(calls)
+
+
+@pytest.mark.parametrize("method", ["svwn/sto-3g", "pbe/sto-3g", "r2scan/sto-3g"], ids=["LDA", "GGA", "meta-GGA"])
+@pytest.mark.parametrize("state", [{}, CATION], ids=["closed", "open"])
+def test_basis_functions_are_computed_once_for_all_cycles(method, state, monkeypatch):
+    structure, calls = rattled("H2", **state), []
+    original = NumInt.block_loop
+
+    def counted(self, *arguments, **options):
+        calls.append(arguments)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(NumInt, "block_loop", counted)
+    engine = PyscfEngine(method, grid=0)
+    kept = engine.compute(structure, Request(forces=True))
+    assert len(calls) == 1
+    monkeypatch.setattr(scf, "_KEPT_FRACTION", 0.0)
+    computed_again = engine.compute(structure, Request(forces=True))
+    assert len(calls) > 3
+    assert kept.energy == pytest.approx(computed_again.energy, abs=1e-9)
+    torch.testing.assert_close(kept.forces, computed_again.forces, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", [HF, "hse06/sto-3g"])
+def test_fitted_densities(method):
+    """Close to the exact integrals, and curvature is that of the fitted energy."""
+    structure = rattled("H2O")
+    request = Request(forces=True, probes=signs(structure))
+    options = {} if method == HF else {"grid": 1}
+    exact = PyscfEngine(method, **options).compute(structure, request)
+    engine = PyscfEngine(method, density_fit=True, **options)
+    fitted = engine.compute(structure, request)
+    assert 1e-6 < abs(float(fitted.energy - exact.energy)) < 0.01
+    assert rms(fitted.forces - exact.forces) < 5e-3
+    assert rms(fitted.hvp - exact.hvp) < 0.05
+    assert engine.settings["density_fit"] == "def2-universal-jkfit"
+    assert engine.settings["hessian_by"] == "differences"
 
 
 @pytest.mark.parametrize("structure", [rattled("H2CO"), rattled("H2O", **CATION)], ids=["closed", "open"])
@@ -223,6 +261,8 @@ def test_invalid_structures_and_settings_get_a_reply():
         PyscfEngine("hf/6-31g*").compute(Structure([92], [[0, 0, 0]], id="u"), Request())
     with pytest.raises(ConfigError, match='"grid" = 12: expected 9 or less'):
         PyscfEngine(HF, grid=12)
+    with pytest.raises(ConfigError, match="hvp=differences together with density_fit"):
+        PyscfEngine(HF, density_fit=True, hvp="analytic")
     with pytest.raises(ConfigError, match=r"probes=\.\.\."):
         PyscfEngine(HF, hvp="auto")
     with pytest.raises(ConfigError, match=r'"gradient_threshold" = 0\.0: expected more than 0'):

@@ -20,7 +20,7 @@ from hesse.engine import EnergyFunction
 from hesse.engines.force_engine import AnalyticDerivatives, FiniteDifferences, ForceEngine
 from hesse.engines.pyscf.method import parse_method
 from hesse.engines.pyscf.pyscf_settings import PyscfSettings
-from hesse.engines.pyscf.scf import ScfEnergyFunction
+from hesse.engines.pyscf.scf import AUXILIARY_BASIS, ScfEnergyFunction
 from hesse.errors import EngineError
 from hesse.runtime.imports import import_optional
 from hesse.runtime.settings import settings_from
@@ -83,7 +83,8 @@ class PyscfEngine(ForceEngine):
         if hvp == "auto":
             hvp = "analytic" if is_hartree_fock and probes >= _ANALYTIC_BREAK_EVEN else "differences"
         self.hvp = hvp
-        self.hessian = self.options.hessian or ("analytic" if is_hartree_fock else "differences")
+        analytic_by_default = is_hartree_fock and not self.options.density_fit
+        self.hessian = self.options.hessian or ("analytic" if analytic_by_default else "differences")
         self.differences = differences or FiniteDifferences()
         self.gradient_noise = _NOISE_PER_THRESHOLD * self.options.gradient_threshold
         self.settings = MappingProxyType(self._settings())
@@ -104,6 +105,8 @@ class PyscfEngine(ForceEngine):
         }
         if options.cartesian:
             settings["cartesian"] = "yes"
+        if options.density_fit:
+            settings["density_fit"] = AUXILIARY_BASIS
         if self.method.xc is not None:
             settings |= {"grid": str(options.grid), "grid_response": "yes"}
         if self.method.dispersion:

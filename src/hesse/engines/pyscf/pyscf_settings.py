@@ -30,9 +30,24 @@ class PyscfSettings(Settings):
         None, description="by default analytic for Hartree-Fock, differences for functionals"
     )
     cartesian: bool = Field(False, description="six d functions instead of five, as in Gaussian's 6-31G*")
+    density_fit: bool = Field(
+        False,
+        description="integrals by density fitting (def2-universal-jkfit): a fraction of the time, products by finite "
+        "differences only",
+    )
     energy_threshold: float = Field(1e-10, gt=0, lt=1, description="convergence of the energy, Hartree")
     gradient_threshold: float = Field(1e-7, gt=0, lt=1, description="convergence of the norm of the orbital gradient")
     max_cycles: int = Field(100, ge=1, description="limit of the self-consistent cycle")
+
+    @model_validator(mode="after")
+    def _check_density_fit(self) -> PyscfSettings:
+        analytic = [name for name in ("hvp", "hessian") if getattr(self, name) not in ("differences", None)]
+        if self.density_fit and analytic:
+            raise ValueError(
+                f"expected {analytic[0]}=differences together with density_fit: PySCF's second derivatives with fitted "
+                f'densities are not used here; got {analytic[0]} "{getattr(self, analytic[0])}"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_probes(self) -> PyscfSettings:

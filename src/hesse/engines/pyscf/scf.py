@@ -18,10 +18,15 @@ from hesse.errors import EngineError, HesseError, RequestError
 from hesse.runtime.imports import import_optional
 from hesse.structures import Structure, check_electron_count, species_name, species_names
 
-__all__ = ["ScfEnergyFunction"]
+__all__ = ["AUXILIARY_BASIS", "ScfEnergyFunction"]
+
+AUXILIARY_BASIS = "def2-universal-jkfit"
+"""Basis set that densities are fitted with: hydrogen to radon, Coulomb and exchange (Weigend, J. Comput. Chem. 29, 167
+(2008))."""
 
 _KEPT_FRACTION = 0.25
-"""Part of PySCF's memory for integrals of range-separated exchange; those of the full operator need as much again."""
+"""Part of PySCF's memory for integrals of range-separated exchange, and for orbitals on the grid; the integrals of the
+full operator need as much again."""
 _GRADIENT_TO_FORCES = -Hartree / Bohr
 """eV/Å per atomic unit of gradient, with the sign that turns gradients into forces."""
 
@@ -97,13 +102,14 @@ class ScfEnergyFunction:
     def _converged_scf(self, positions: Float[np.ndarray, "n 3"]) -> Any:
         with self.translate_errors():
             mean_field = self._mean_field(self._molecule(positions))
-            mean_field.kernel()
-            if not mean_field.converged:
-                # The second-order method is slower per cycle and more robust. It continues where the first one stopped;
-                # the first one then converges the last digits.
-                newton = mean_field.newton()
-                newton.kernel(mean_field.mo_coeff, mean_field.mo_occ)
-                mean_field.kernel(newton.make_rdm1())
+            with _kept_orbital_values(mean_field):
+                mean_field.kernel()
+                if not mean_field.converged:
+                    # The second-order method is slower per cycle and more robust. It continues where the first one
+                    # stopped; the first one then converges the last digits.
+                    newton = mean_field.newton()
+                    newton.kernel(mean_field.mo_coeff, mean_field.mo_occ)
+                    mean_field.kernel(newton.make_rdm1())
         if not mean_field.converged:
             raise EngineError(
                 f'structure "{self.structure.id}": {self.method.level} did not converge in '
@@ -156,7 +162,10 @@ class ScfEnergyFunction:
             mean_field.grids.level = self.settings.grid
             # Grid points of small density must not appear and disappear from geometry to geometry.
             mean_field.small_rho_cutoff = 0
-            _keep_range_separated_integrals(mean_field)
+            if not self.settings.density_fit:
+                _keep_range_separated_integrals(mean_field)
+        if self.settings.density_fit:
+            mean_field = mean_field.density_fit(auxbasis=AUXILIARY_BASIS)
         mean_field.disp = self.method.dispersion or False
         mean_field.conv_tol = self.settings.energy_threshold
         mean_field.conv_tol_grad = self.settings.gradient_threshold
@@ -206,6 +215,42 @@ def _keep_range_separated_integrals(mean_field: Any) -> None:
 
     if molecule.nao**4 / 1e6 < _KEPT_FRACTION * mean_field.max_memory:
         mean_field.get_jk = get_jk
+
+
+@contextlib.contextmanager
+def _kept_orbital_values(mean_field: Any) -> Iterator[None]:
+    """Compute basis functions on the grid once for all cycles, where they fit into memory; PySCF repeats it."""
+    integrator = getattr(mean_field, "_numint", None)
+    if integrator is None:  # Hartree-Fock
+        yield
+        return
+    compute = integrator.block_loop
+    kept: dict[int, list[tuple[Any, ...]]] = {}
+
+    def block_loop(
+        mol: Any, grids: Any, nao: int | None = None, deriv: int = 0, max_memory: float = 2000, **options: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        if deriv not in kept:
+            is_cycle = mol is mean_field.mol and grids is mean_field.grids and deriv < 2 and not options
+            if not is_cycle or _megabytes(grids, mol, deriv) > _KEPT_FRACTION * mean_field.max_memory:
+                yield from compute(mol, grids, nao, deriv, max_memory, **options)
+                return
+            kept[deriv] = [
+                (ao.copy(order="K"), mask, weights, coordinates)  # PySCF writes all blocks into one buffer
+                for ao, mask, weights, coordinates in compute(mol, grids, nao, deriv, max_memory)
+            ]
+        yield from kept[deriv]
+
+    integrator.block_loop = block_loop
+    try:
+        yield
+    finally:
+        del integrator.block_loop
+
+
+def _megabytes(grids: Any, molecule: Any, derivative: int) -> float:
+    """Size of the basis functions, with their gradient where `derivative` is 1, at all points of the grid."""
+    return float(grids.weights.size * molecule.nao * (1, 4)[derivative] * 8e-6)
 
 
 @contextlib.contextmanager
