@@ -14,7 +14,7 @@ from hesse.datasets import read_dataset
 from hesse.engines import AseEngine, FiniteDifferences, make_engine
 from hesse.errors import ConfigError, ExecutionError, RequestError, UnknownOptionError
 from hesse.labelling import LabelSpec, label, ledger_path, plan_labels
-from hesse.labelling.ledger import Attempt
+from hesse.labelling.ledger_records import Attempt
 from hesse.labelling.plan import make_plan
 from hesse.labelling.worker import check_labels
 from hesse.structures import Structure

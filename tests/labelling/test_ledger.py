@@ -11,7 +11,8 @@ import torch
 
 import oracles
 from hesse.errors import FileFormatError, RequestError, WriteError
-from hesse.labelling.ledger import Attempt, Ledger, Record, description_digest, geometry_digest
+from hesse.labelling.ledger import Ledger
+from hesse.labelling.ledger_records import Attempt, Record, description_digest, geometry_digest
 from hesse.labelling.serialization import labels_from_bytes, labels_to_bytes, split_by_quantity
 from hesse.labelling.spec import LabelSpec
 from hesse.structures import Properties, Structure

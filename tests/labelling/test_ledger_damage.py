@@ -13,8 +13,9 @@ import torch
 import oracles
 from hesse.errors import FileFormatError, WriteError
 from hesse.labelling import label, ledger_path, plan_labels
-from hesse.labelling.ledger import Attempt, Ledger, Record
-from hesse.labelling.ledger_repair import row_checksum
+from hesse.labelling.ledger import Ledger
+from hesse.labelling.ledger_records import Attempt, Record
+from hesse.labelling.ledger_schema import row_checksum
 
 STRUCTURES = [oracles.molecule(n, k) for k, n in enumerate((3, 4, 3))]
 

@@ -27,7 +27,8 @@ from hesse.datasets import (
 from hesse.engines import Engine, EngineLike, FiniteDifferences, PotentialEngine, as_engine, engine_for_workers
 from hesse.errors import ExecutionError, GeometryError, InterruptedRunError, RequestError
 from hesse.labelling.label_report import Failure, LabelReport, Suspect, group_by_reason
-from hesse.labelling.ledger import Attempt, Ledger, Record
+from hesse.labelling.ledger import Ledger
+from hesse.labelling.ledger_records import Attempt, Record
 from hesse.labelling.output_files import check_replaceable, describe_replaced, ledger_path
 from hesse.labelling.plan import LabelPlan, make_plan
 from hesse.labelling.serialization import DamagedRecordError, assemble_labels

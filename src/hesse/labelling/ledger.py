@@ -15,60 +15,30 @@ writer is an empty file beside it, `.NAME.lock`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from hesse.errors import FileFormatError, WriteError
-from hesse.labelling.ledger_repair import (
+from hesse.labelling.ledger_records import Attempt, Record, StructureKey, description_digest
+from hesse.labelling.ledger_repair import salvage, write_rebuilt
+from hesse.labelling.ledger_schema import (
     ATTEMPT_COLUMNS,
+    FORMAT_VERSION,
     LABEL_COLUMNS,
+    SCHEMA,
+    WITHOUT_CHECKSUMS,
     decode_text,
     has_old_columns,
     is_sound_row,
     row_checksum,
-    salvage,
-    write_rebuilt,
 )
 from hesse.runtime.filesystem import free_name, lock_file
-from hesse.structures import Structure
 
-__all__ = ["Attempt", "Ledger", "Record", "StructureKey", "description_digest", "geometry_digest"]
+__all__ = ["Ledger"]
 
-FORMAT_VERSION, _WITHOUT_CHECKSUMS = 3, 2
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS engines (digest TEXT PRIMARY KEY, description TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS labels (
-    engine TEXT NOT NULL,
-    structure TEXT NOT NULL,
-    geometry TEXT NOT NULL,
-    quantity TEXT NOT NULL,
-    suspect TEXT NOT NULL,
-    payload BLOB NOT NULL,
-    checksum BLOB
-);
--- The index includes the reason for suspicion, so that `completed` reads the index alone.
-CREATE UNIQUE INDEX IF NOT EXISTS label_keys ON labels (engine, structure, geometry, quantity, suspect);
-CREATE TABLE IF NOT EXISTS attempts (
-    engine TEXT NOT NULL,
-    structure TEXT NOT NULL,
-    geometry TEXT NOT NULL,
-    asked TEXT NOT NULL,
-    atoms INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    checksum BLOB,
-    PRIMARY KEY (engine, structure, geometry, asked)
-) WITHOUT ROWID;
-"""
-_MARKED_SCHEMA = f"{_SCHEMA}PRAGMA user_version={FORMAT_VERSION};"
 _DAMAGED_FILE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")
 _REASONS = {
     "SQLITE_FULL": "the disk is full",
@@ -77,71 +47,6 @@ _REASONS = {
     "SQLITE_BUSY": "another program is using it",
     "SQLITE_IOERR": "the disk reports an error, or is full",
 }
-
-StructureKey = tuple[str, str]
-"""Structure id and geometry digest."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One quantity of one structure.
-
-    Attributes:
-        payload: its labels as bytes.
-        suspect_reason: why they are suspect; empty if they are not.
-    """
-
-    payload: bytes
-    suspect_reason: str = ""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One computation of one structure.
-
-    Attributes:
-        key: key of the structure.
-        quantities: the quantities that were requested together.
-        atoms: number of atoms.
-        seconds: time of the engine, s.
-        reason: why there is no result; empty if there is one.
-        records: the results by quantity; empty in attempts that are read from a ledger.
-    """
-
-    key: StructureKey
-    quantities: tuple[str, ...]
-    atoms: int
-    seconds: float
-    reason: str = ""
-    records: Mapping[str, Record] = field(default_factory=dict)
-
-
-def geometry_digest(structure: Structure) -> str:
-    """Digest of everything in a structure that an engine uses.
-
-    Args:
-        structure: the structure.
-
-    Returns:
-        32 hexadecimal digits that depend on elements, positions, cell, periodicity, charge and multiplicity.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (structure.numbers, structure.positions, structure.cell):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(f"{structure.pbc}/{structure.charge}/{structure.multiplicity}".encode())
-    return digest.hexdigest()
-
-
-def description_digest(description: Mapping[str, object]) -> str:
-    """Digest of a description.
-
-    Args:
-        description: values that JSON can hold, by name.
-
-    Returns:
-        32 hexadecimal digits that do not depend on the order of the keys.
-    """
-    return hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class Ledger:
@@ -197,9 +102,9 @@ class Ledger:
         # cut can lose commits, the last ones.
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
-        if version == _WITHOUT_CHECKSUMS:
+        if version == WITHOUT_CHECKSUMS:
             self._add_checksums()
-        self._connection.executescript(_MARKED_SCHEMA)
+        self._connection.executescript(SCHEMA)
         self._connection.execute(
             "INSERT OR IGNORE INTO engines VALUES (?, ?)", (self._engine, json.dumps(engine, sort_keys=True))
         )
@@ -213,12 +118,12 @@ class Ledger:
         version = self._check_format()
         if version == 0 and read_only:  # a campaign was killed before it wrote anything
             self._connection = self._connect(":memory:")
-            self._connection.executescript(_MARKED_SCHEMA)
+            self._connection.executescript(SCHEMA)
         if version == 0:
             return version
         if self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
             return None
-        if version == _WITHOUT_CHECKSUMS:
+        if version == WITHOUT_CHECKSUMS:
             if not has_old_columns(self._connection):
                 return None
             if read_only:
@@ -245,7 +150,7 @@ class Ledger:
             raise FileFormatError(
                 f"{self.path}: an SQLite file, but not a ledger of labels. Move it, or choose another OUT."
             )
-        if 0 < version < _WITHOUT_CHECKSUMS:
+        if 0 < version < WITHOUT_CHECKSUMS:
             raise FileFormatError(
                 f"{self.path}: a ledger of format {version}, by an older Hesse, which does not record the requests. "
                 "The labeled file beside it stays valid; move the ledger away to label again, or choose another OUT."
@@ -269,7 +174,7 @@ class Ledger:
         """Replace a damaged ledger by one of its sound rows; the file itself stays beside it."""
         path = Path(self.path).resolve()
         self._resources.pop_all().close() if read_only else self._connection.close()
-        rows = salvage(path, _MARKED_SCHEMA)
+        rows = salvage(path)
         if rows is None:
             raise FileFormatError(
                 f"{self.path}: not a sound ledger: no record in it can be read. Move it aside, or choose another OUT."
@@ -278,13 +183,13 @@ class Ledger:
         message = f"{self.path}: the ledger is damaged; {len(labels)} records in it are sound"
         if read_only:
             self._connection = self._connect(":memory:")
-            self._connection.executescript(_MARKED_SCHEMA)
+            self._connection.executescript(SCHEMA)
             self._insert_rows(labels, attempts)
             self.messages.append(f"{message}, and the others count as missing")
             return
         aside = free_name(path, "damaged")
         aside.write_bytes(path.read_bytes())
-        write_rebuilt(path, _MARKED_SCHEMA, labels, attempts)
+        write_rebuilt(path, labels, attempts)
         for suffix in ("-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         self._connection = self._connect(self.path)

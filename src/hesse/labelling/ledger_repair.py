@@ -1,78 +1,38 @@
-"""Rescue of damaged ledgers: checksums of its rows, and a scan that passes over what cannot be read.
+"""Rescue of damaged ledgers: a scan that passes over what cannot be read.
 
-Every row has a checksum of all its values. A row whose checksum differs is never used: its quantity counts as missing,
-so that it is computed again. A file that SQLite cannot follow any more is read row by row, if necessary with the first
-page of a new ledger in place of its own; the rows that are sound are all that is taken from it.
+A row whose checksum differs is never used: its quantity counts as missing, so that it is computed again. A file that
+SQLite cannot follow any more is read row by row, if necessary with the first page of a new ledger in place of its own;
+the rows that are sound are all that is taken from it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
+from hesse.labelling.ledger_schema import (
+    ATTEMPT_COLUMNS,
+    LABEL_COLUMNS,
+    SCHEMA,
+    Row,
+    decode_text,
+    has_old_columns,
+    is_sound_row,
+    row_checksum,
+)
 from hesse.runtime.filesystem import atomic_write
 
-__all__ = [
-    "ATTEMPT_COLUMNS",
-    "LABEL_COLUMNS",
-    "decode_text",
-    "has_old_columns",
-    "is_sound_row",
-    "read_attempt_rows",
-    "read_label_rows",
-    "row_checksum",
-    "salvage",
-    "write_rebuilt",
-]
+__all__ = ["read_attempt_rows", "read_label_rows", "salvage", "write_rebuilt"]
 
-Row = tuple[object, ...]
-"""The values of one row, without its checksum."""
-
-LABEL_COLUMNS = "engine, structure, geometry, quantity, suspect, payload"
-ATTEMPT_COLUMNS = "engine, structure, geometry, asked, atoms, reason, seconds"
 _N_LABEL, _N_ATTEMPT = LABEL_COLUMNS.count(",") + 1, ATTEMPT_COLUMNS.count(",") + 1
 
 _DAMAGE = (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError)
 """What reading a damaged file raises."""
 _SMALLEST_ROW = 64
 """Bytes that a row of labels takes at least (its keys are 32 digits each): bounds the number of rows of a file."""
-
-
-def row_checksum(*values: object) -> bytes:
-    """Checksum of one row.
-
-    Args:
-        *values: the values of its columns, in order: texts, bytes and numbers.
-
-    Returns:
-        16 bytes (BLAKE2b) that depend on every value and on the order.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for value in values:
-        if isinstance(value, int | float):  # a column of real numbers returns 1.0 for 1
-            value = repr(float(value))
-        data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
-        digest.update(f"{type(value).__name__} {len(data)}\n".encode())
-        digest.update(data)
-    return digest.digest()
-
-
-def is_sound_row(values: Row, checksum: object) -> bool:
-    """Compare a row with its checksum.
-
-    Args:
-        values: the values of its columns.
-        checksum: the checksum that was stored with it.
-
-    Returns:
-        True if they agree.
-    """
-    return isinstance(checksum, bytes) and hmac.compare_digest(checksum, row_checksum(*values))
 
 
 def read_label_rows(connection: sqlite3.Connection, max_rows: int) -> Iterator[tuple[Row, object]]:
@@ -121,27 +81,11 @@ def read_attempt_rows(connection: sqlite3.Connection) -> Iterator[tuple[Row, obj
             continue
 
 
-def has_old_columns(connection: sqlite3.Connection) -> bool:
-    """Check for the tables of a ledger before there were checksums.
-
-    Args:
-        connection: an open ledger.
-
-    Returns:
-        True if both tables have exactly the columns of that time.
-    """
-    columns = [
-        [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in ("labels", "attempts")
-    ]
-    return columns == [LABEL_COLUMNS.split(", "), ATTEMPT_COLUMNS.split(", ")]
-
-
-def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:
+def salvage(path: Path) -> tuple[list[Row], list[Row]] | None:
     """Read the sound rows of a ledger that SQLite calls damaged. The file is not changed.
 
     Args:
         path: the file.
-        schema: the statements that make an empty ledger.
 
     Returns:
         The rows of labels and of attempts, with their checksums as the last value; None if the file shows no sign of
@@ -150,7 +94,7 @@ def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:
     content = path.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.sqlite"
-        template = _template(Path(folder) / "template.sqlite", schema)
+        template = _template(Path(folder) / "template.sqlite")
         best: tuple[list[Row], list[Row]] | None = None
         # As it is; with the write-ahead log; with a new first page (header and schema are the same in all ledgers).
         for first_page in (b"", template):
@@ -189,32 +133,19 @@ def _sound_rows(path: Path) -> tuple[list[Row], list[Row]] | None:
     return None
 
 
-def decode_text(data: bytes) -> str:
-    """Text of a column; bytes that are no text become replacement characters, so that the checksum differs.
-
-    Args:
-        data: the bytes of the column.
-
-    Returns:
-        The text.
-    """
-    return data.decode("utf-8", "replace")
-
-
-def _template(path: Path, schema: str) -> bytes:
+def _template(path: Path) -> bytes:
     """The first page of an empty ledger."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.executescript(schema)
+        connection.executescript(SCHEMA)
         (size,) = connection.execute("PRAGMA page_size").fetchone()
     return path.read_bytes()[:size]
 
 
-def write_rebuilt(path: Path, schema: str, labels: list[Row], attempts: list[Row]) -> None:
+def write_rebuilt(path: Path, labels: list[Row], attempts: list[Row]) -> None:
     """Write a new ledger with given rows, completely or not at all.
 
     Args:
         path: the file; replaced if it exists.
-        schema: the statements that make an empty ledger.
         labels: rows of labels with their checksums.
         attempts: rows of attempts with their checksums.
 
@@ -223,7 +154,7 @@ def write_rebuilt(path: Path, schema: str, labels: list[Row], attempts: list[Row
     """
     with atomic_write(path) as temporary, closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=OFF")
-        connection.executescript(schema)
+        connection.executescript(SCHEMA)
         connection.execute("BEGIN")
         connection.executemany(f"INSERT OR REPLACE INTO labels VALUES ({_marks(_N_LABEL)})", labels)
         connection.executemany(f"INSERT OR REPLACE INTO attempts VALUES ({_marks(_N_ATTEMPT)})", attempts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesse.labelling.ledger import Attempt, StructureKey, geometry_digest
+from hesse.labelling.ledger_records import Attempt, StructureKey, geometry_digest
 from hesse.labelling.spec import HESSIAN, LabelSpec, quantity_kind
 from hesse.structures import Structure
 

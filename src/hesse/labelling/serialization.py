@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from hesse.errors import FileFormatError, LabelShapeError, RequestError
-from hesse.labelling.ledger import Record
+from hesse.labelling.ledger_records import Record
 from hesse.labelling.spec import FORCES, HESSIAN, STRESS, LabelSpec, hvp_quantities
 from hesse.structures import QUANTITIES, Properties, Structure, segment_offsets
 

@@ -27,7 +27,7 @@ from hesse.datasets.base_dataset import check_unique_ids
 from hesse.engines import EngineLike, PotentialEngine, as_engine, as_potential
 from hesse.engines.levels import level_with_digest, names_unknown_model
 from hesse.errors import FileFormatError, InterruptedRunError, RequestError
-from hesse.labelling.ledger import geometry_digest
+from hesse.labelling.ledger_records import geometry_digest
 from hesse.labelling.spec import LabelSpec
 from hesse.potential import Potential, check_elements, structure_at
 from hesse.probes import ProbeSeed, make_probe

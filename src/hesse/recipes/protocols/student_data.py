@@ -12,7 +12,7 @@ from hesse.datasets import Dataset, open_datasets, write_dataset
 from hesse.engines.names import path_in_name
 from hesse.errors import ConfigError, RequestError, UnknownElementError
 from hesse.labelling import spread_weights, teacher_labels
-from hesse.labelling.ledger import geometry_digest
+from hesse.labelling.ledger_records import geometry_digest
 from hesse.losses import LossWeights
 from hesse.potential import structure_at
 from hesse.recipes.protocols.recipe_settings import Files
