@@ -186,11 +186,74 @@ def test_runs_with_a_size_window_are_reproducible(path: Path, tmp_path: Path) ->
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
+def hessians_and_products(n: int) -> Dataset:
+    """Hessians of the first half, two products of the second, energies and forces of the last structure only."""
+    structures = molecules([2 + k % 5 for k in range(n)], seed=4)
+    half = n // 2
+    parts = [
+        labeled(ORACLE, structures[:half], probes=0, hessian=True),
+        labeled(ORACLE, structures[half:-1], probes=2),
+        labeled(ORACLE, structures[-1:], probes=0),
+    ]
+    return parts[0] + parts[1] + parts[2]
+
+
+@pytest.mark.parametrize("n_probes", [1, 3])
+@pytest.mark.parametrize("streams", [False, True], ids=["memory", "file"])
+def test_fresh_probes_beside_stored_products(n_probes: int, streams: bool, tmp_path: Path) -> None:
+    """Structures with a Hessian get new probes in every step; the stored products of all others are used."""
+    data: Any = hessians_and_products(90)
+    labels = data.labels
+    assert labels.hvp is not None
+    if streams:
+        write_dataset(tmp_path / "mixed.h5", data)
+        data = open_dataset(tmp_path / "mixed.h5", memory_mib=LIMIT)
+    choices = options(probe={"source": "fresh", "n_probes": n_probes}, batch={"structures": 8})
+    seen = dict.fromkeys(("fresh", "stored", "none"), 0)
+    with TrainingLoader(data, choices, CUTOFF) as feed:
+        for run in feed.epoch(0):
+            for _, item in feed.load(run, 3):
+                assert item.hvp is not None
+                assert item.probes is not None
+                assert len(item.hvp) == n_probes
+                mask = item.mask("hvp")
+                for row, index in enumerate(run.tolist()):
+                    atoms, source = item.atom_slice(row), labels.atom_slice(index)
+                    if index < 45:
+                        expected = torch.einsum("iajb,kjb->kia", labels.hessian_of(index), item.probes[:, atoms])
+                        torch.testing.assert_close(item.hvp[:, atoms], expected)
+                        assert bool(mask[:, row].all())
+                        seen["fresh"] += 1
+                    elif index < 89:
+                        assert int(mask[:, row].sum()) == min(n_probes, 2)
+                        for probe, product in zip(item.probes[:2, atoms], item.hvp[:2, atoms], strict=False):
+                            which = [torch.equal(probe, p) for p in labels.probes[:, source]].index(True)
+                            assert torch.equal(product, labels.hvp[which, source])
+                        seen["stored"] += 1
+                    else:
+                        assert not bool(mask[:, row].any())
+                        seen["none"] += 1
+    assert seen == {"fresh": 45, "stored": 44, "none": 1}
+
+
+def test_training_on_hessians_and_products_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both count in the loss of every step, and in the message about its terms."""
+    data = hessians_and_products(12)
+    weights = {"energy": 1.0, "forces": 1.0, "hvp": 1.0}
+    choices = config(steps=2, probe={"source": "fresh"}, weights=weights, batch={"structures": 12})
+    result = train(data, None, choices, output=tmp_path)
+    assert "hvp 1 (11 of 12 structures)" in capsys.readouterr().err
+    assert np.isfinite(result.training_terms["hvp"])
+
+
 def test_only_required_labels_are_loaded() -> None:
-    assert required_labels(options(weights={"energy": 1.0, "forces": 0.0, "hvp": 0.1})) == ("energy", "hvp", "weight")
-    fresh = options(weights={"hvp": 0.1, "hessian": 0.1}, probe={"source": "fresh"})
-    assert required_labels(fresh) == ("energy", "forces", "hessian", "weight")
     data = labeled(ORACLE, molecules([3, 4], seed=1), probes=1, hessian=True)
+    stored = options(weights={"energy": 1.0, "forces": 0.0, "hvp": 0.1})
+    assert required_labels(data, stored) == ("energy", "hvp", "weight")
+    fresh = options(weights={"hvp": 0.1, "hessian": 0.1}, probe={"source": "fresh"})
+    assert required_labels(data, fresh) == ("energy", "forces", "hessian", "weight")
+    mixed = required_labels(hessians_and_products(6), fresh)
+    assert mixed == ("energy", "forces", "hessian", "hvp", "weight")
     assert isinstance(data, Dataset)
     with TrainingLoader(data, options(), CUTOFF) as feed:
         [(_, labels)] = feed.load([1, 0], 0)

@@ -65,7 +65,7 @@ class ScheduleConfig(Settings):
 
 class ProbeConfig(Settings):
     """Source of the Hessian-vector products: stored (probe, product) pairs, or new probes at every step, multiplied
-    with stored Hessians (fresh)."""
+    with stored Hessians (fresh; structures without a Hessian keep their stored pairs)."""
 
     renamed: ClassVar[Mapping[str, str]] = {"per_structure": "n_probes"}
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from hesse.probes.counter_rng import probe_states, random_bits
 from hesse.structures import Properties, segment_ids
 
-__all__ = ["mask_curvature", "sample_probes", "sample_structures", "without_curvature"]
+__all__ = ["fill_products", "mask_curvature", "sample_probes", "sample_structures", "without_curvature"]
 
 _STRUCTURE_STREAM, _PROBE_STREAM = 0x5374_7275, 0x5061_6972
 """Separate random streams for the two samples, independent of the random numbers of probes."""
@@ -82,6 +82,31 @@ def sample_probes(
         hvp=labels.hvp.gather(0, atom_order),
         hvp_mask=mask.gather(0, order),
         hvp_error=None if labels.hvp_error is None else labels.hvp_error.gather(0, order),
+    )
+
+
+def fill_products(labels: Properties, stored: Properties) -> Properties:
+    """Use stored (probe, product) pairs for the structures that have none yet.
+
+    Args:
+        labels: labels of a batch with pairs of some structures, from fresh probes.
+        stored: labels of the same structures with stored pairs, at most as many of each.
+
+    Returns:
+        The labels with the pairs of both.
+    """
+    probes, hvp, mask = labels.probes, labels.hvp, labels.mask("hvp")
+    assert probes is not None
+    assert hvp is not None
+    assert stored.probes is not None
+    assert stored.hvp is not None
+    count = len(stored.probes)
+    used = stored.mask("hvp") & ~mask.any(0)
+    by_atom = used[:, segment_ids(labels.n_atoms)][..., None]
+    return labels.replace(
+        probes=torch.cat([torch.where(by_atom, stored.probes, probes[:count]), probes[count:]]),
+        hvp=torch.cat([torch.where(by_atom, stored.hvp, hvp[:count]), hvp[count:]]),
+        hvp_mask=torch.cat([mask[:count] | used, mask[count:]]),
     )
 
 

@@ -32,7 +32,13 @@ from hesse.probes import ProbeSeed, make_probe
 from hesse.structures import Batch, Properties, Structure
 from hesse.structures.hessian_blocks import multiply_blocks
 from hesse.training.config import TrainConfig
-from hesse.training.curvature_sampling import mask_curvature, sample_probes, sample_structures, without_curvature
+from hesse.training.curvature_sampling import (
+    fill_products,
+    mask_curvature,
+    sample_probes,
+    sample_structures,
+    without_curvature,
+)
 from hesse.training.distributed import Communicator
 from hesse.training.schedules import derive_seed
 from hesse.training.step import MicroBatch
@@ -48,17 +54,23 @@ the curvature of 50 (hipnn, hessenet) to 150 (ani) atoms. On a GPU it costs as m
 that number is an estimate."""
 
 
-def required_labels(config: TrainConfig) -> tuple[str, ...]:
+def required_labels(data: DatasetLike, config: TrainConfig) -> tuple[str, ...]:
     """The labels that the loss uses; others need not be loaded.
 
     Args:
+        data: training data.
         config: settings of the run.
 
     Returns:
-        Names of the labels.
+        Names of the labels. Fresh probes need Hessians, and the stored products of structures without one, if any.
     """
-    fresh = config.probe.source == "fresh"
-    names = ["hessian" if name == "hvp" and fresh else name for name in config.make_loss().quantities()]
+    names: list[str] = []
+    for name in config.make_loss().quantities():
+        if name == "hvp" and config.probe.source == "fresh":
+            names.append("hessian")
+            if not bool((data.mask("hvp").any(0) & ~data.mask("hessian")).any()):
+                continue
+        names.append(name)
     return (*dict.fromkeys(names), "weight")
 
 
@@ -97,7 +109,7 @@ class TrainingLoader:
         if isinstance(data, Dataset):
             geometry = data.packed(cutoff)
             packed = PackedDataset(
-                geometry.structures, data.labels.pick(required_labels(config)), geometry.pairs, cutoff
+                geometry.structures, data.labels.pick(required_labels(data, config)), geometry.pairs, cutoff
             )
             packed = _with_probe_transforms(packed, config)
             self._copy_batches = not _fits_on_device(torch.device(config.device), packed.n_bytes())
@@ -211,17 +223,19 @@ class TrainingLoader:
         config = self.config
         if "hvp" not in self._labeled:
             return labels
-        if config.probe.source == "stored":
-            if config.curvature.probes is None:
-                return labels
-            return sample_probes(labels, batch.rng_keys, config.curvature.probes, seed=config.seed, step=step)
+        fresh = config.probe.source == "fresh"
+        count = config.probe.n_probes if fresh else config.curvature.probes
+        stored = sample_probes(labels, batch.rng_keys, count, seed=config.seed, step=step)
+        if not fresh:
+            return stored
         directions = self._probe.draw(batch, ProbeSeed(config.seed, step))
         if (transform := labels["probe_transform"]) is not None:
             directions = multiply_blocks(transform, labels.n_atoms, labels.hessian_mask, directions)
             labels = labels.replace(probe_transform=None)
         products = labels.hessian_matvec(directions)
         mask = labels.mask("hessian").expand(len(directions), -1)
-        return labels.replace(probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
+        labels = labels.replace(probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
+        return labels if stored.hvp is None else fill_products(labels, stored)
 
 
 class ShuffleBuffer:
@@ -239,7 +253,7 @@ class ShuffleBuffer:
 
     def __init__(self, data: StreamingDataset, config: TrainConfig, cutoff: float) -> None:
         self.data, self.config, self.cutoff = data, config, cutoff
-        self.labels = required_labels(config)
+        self.labels = required_labels(data, config)
         self._sizes: Indices = data.n_atoms.numpy()
         self._blocks = data.block_indices(data.memory_mib * 2**20 / (BUFFERS * BLOCKS_PER_BUFFER), self.labels)
         self._plans: dict[int, tuple[list[Indices], list[Indices]]] = {}
@@ -359,11 +373,12 @@ def _with_probe_transforms(packed: PackedDataset, config: TrainConfig) -> Packed
 
 
 def _structures_with_curvature(data: DatasetLike, config: TrainConfig) -> dict[str, Bool[Tensor, "structures"]]:
-    """By curvature label with a weight, the structures with it (for fresh probes, with a Hessian)."""
+    """By curvature label with a weight, the structures with it (for fresh probes, with products or a Hessian)."""
     labeled, quantities = {}, config.make_loss().quantities()
     if "hvp" in quantities:
-        fresh = config.probe.source == "fresh"
-        labeled["hvp"] = data.mask("hessian") if fresh else data.mask("hvp").any(0)
+        labeled["hvp"] = data.mask("hvp").any(0)
+        if config.probe.source == "fresh":
+            labeled["hvp"] = labeled["hvp"] | data.mask("hessian")
     if "hessian" in quantities:
         labeled["hessian"] = data.mask("hessian")
     return labeled

@@ -117,20 +117,19 @@ def measure_terms(
     batches = loader.epoch(0)
     result: dict[str, TermStart] = {}
     for term in gradient.loss.terms if terms is None else terms:
-        label = _label(term, fresh_probes)
-        held = None if term.entry.role == "output" else _has(data, label)
+        held = _holders(term, data, fresh_probes)
         values: list[float] = []
         squares: list[float] = []
         with state_restored(gradient):
             for indices in batches:
-                if held is not None and not bool(held[torch.as_tensor(indices)].any()):
+                if not bool(held[torch.as_tensor(indices)].any()):
                     continue
                 if len(values) == (BATCHES if average else MAX_BATCHES):
                     break
                 for parameter in gradient.potential.parameters():
                     parameter.grad = None
                 # All structures with the label, also if only a part of them is drawn in the steps of the run.
-                labeled = indices if held is None else indices[held[torch.as_tensor(indices)].numpy()]
+                labeled = indices[held[torch.as_tensor(indices)].numpy()]
                 microbatches = loader.load(labeled, 0, only=labeled)
                 weights = {term.name: 1.0}
                 counts = sum_counts(gradient.loss, microbatches, weights)
@@ -149,8 +148,8 @@ def measure_terms(
                     break
         if not values:
             raise ConfigError(
-                f"the loss term {term.name} has a weight, but no structure counts in it: all structures with {label} "
-                "have the weight zero. Set the weight of the term to zero, or change those of the structures."
+                f"the loss term {term.name} has a weight, but no structure counts in it: all structures with this "
+                "label have the weight zero. Set the weight of the term to zero, or change those of the structures."
             )
         result[term.name] = TermStart(sum(values) / len(values), math.sqrt(sum(squares) / len(squares)))
         if result[term.name].gradient_norm == 0.0 and result[term.name].value > NEGLIGIBLE:
@@ -240,16 +239,15 @@ def describe_terms(
     return lines
 
 
-def _label(term: LossTerm, fresh_probes: bool) -> str:
-    """The label that a term needs."""
-    return "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
+def _holders(term: LossTerm, data: DatasetLike, fresh_probes: bool) -> torch.Tensor:
+    """Which structures have the label of a term; fresh probes make products of Hessians."""
+    if term.entry.role == "output":
+        return torch.ones(len(data), dtype=torch.bool)
+    mask = data.mask(term.quantity)
+    mask = mask.any(0) if mask.dim() == 2 else mask
+    return mask | data.mask("hessian") if term.quantity == "hvp" and fresh_probes else mask
 
 
 def _count(term: LossTerm, data: DatasetLike, fresh_probes: bool) -> int:
     """Number of structures with the label of a term."""
-    return len(data) if term.entry.role == "output" else int(_has(data, _label(term, fresh_probes)).sum())
-
-
-def _has(data: DatasetLike, name: str) -> torch.Tensor:
-    mask = data.mask(name)
-    return mask.any(0) if mask.dim() == 2 else mask
+    return int(_holders(term, data, fresh_probes).sum())
