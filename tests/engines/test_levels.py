@@ -15,7 +15,7 @@ from hesse.engines import AseEngine, PotentialEngine, make_engine
 from hesse.engines.levels import levels_agree, names_unknown_model
 from hesse.errors import RequestError
 from hesse.models import HipnnConfig, build_model, save_model
-from hesse.sampling.runner import stored_hessians
+from hesse.sampling.starts import stored_hessians
 from hesse.structures import Request
 
 

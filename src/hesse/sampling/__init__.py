@@ -12,8 +12,9 @@ from hesse.sampling.reaction_files import write_reaction_files
 from hesse.sampling.reaction_paths import PathSampling, sample_paths
 from hesse.sampling.reactions import ReactionResult, follow_paths
 from hesse.sampling.replica_runs import ReplicaResult, run_replicas
-from hesse.sampling.runner import DynamicsRun, SamplingFailure, SamplingResult, has_collision
 from hesse.sampling.saddle_searches import highest_images, search_saddles
+from hesse.sampling.samples import has_collision
+from hesse.sampling.sampling_result import DynamicsRun, SamplingFailure, SamplingResult
 from hesse.sampling.selection import (
     Rejected,
     SelectionCriteria,

@@ -16,7 +16,8 @@ from hesse.pes import NEBResult, bond_name, extrapolation_columns, neb
 from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.reaction_campaign import Pair
 from hesse.sampling.reactions import ReactionResult, as_dataset_of
-from hesse.sampling.runner import SamplingFailure, energy_labels
+from hesse.sampling.samples import energy_labels
+from hesse.sampling.sampling_result import SamplingFailure
 from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Properties, Structure
 

@@ -9,7 +9,7 @@ from typing import Any
 from hesse.engines import Engine
 from hesse.sampling.journaled_runs import JournaledRun
 from hesse.sampling.reactions import ReactionResult, as_dataset_of
-from hesse.sampling.runner import SamplingFailure
+from hesse.sampling.sampling_result import SamplingFailure
 from hesse.structures import Properties, Structure
 
 __all__ = ["collect_searches"]

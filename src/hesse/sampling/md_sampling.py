@@ -15,19 +15,10 @@ from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.pes import MDResult, MDSettings, run_md
 from hesse.runtime.settings import Settings, settings_from
-from hesse.sampling.runner import (
-    DynamicsRun,
-    KnownLabels,
-    SamplingFailure,
-    SamplingResult,
-    StructureSamples,
-    energy_labels,
-    relax_or_raise,
-    rng_from_name,
-    run_sampling,
-    sampling_tasks,
-    with_name,
-)
+from hesse.sampling.runner import StructureSamples, run_sampling
+from hesse.sampling.samples import energy_labels, rng_from_name, with_name
+from hesse.sampling.sampling_result import DynamicsRun, SamplingFailure, SamplingResult
+from hesse.sampling.starts import KnownLabels, relax_or_raise, sampling_tasks
 from hesse.sampling.value_list import Temperatures
 from hesse.structures import Properties, Structure
 

@@ -22,19 +22,10 @@ from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine, engi
 from hesse.errors import MissingLabelError, RequestError
 from hesse.harmonic.normal_modes import NormalModes, normal_modes, thermal_displacements
 from hesse.runtime.settings import Settings, settings_from
-from hesse.sampling.runner import (
-    MAX_DRAWS,
-    KnownLabels,
-    SamplingFailure,
-    SamplingResult,
-    StructureSamples,
-    has_collision,
-    relax_or_raise,
-    rng_from_name,
-    run_sampling,
-    sampling_tasks,
-    with_name,
-)
+from hesse.sampling.runner import StructureSamples, run_sampling
+from hesse.sampling.samples import MAX_DRAWS, has_collision, rng_from_name, with_name
+from hesse.sampling.sampling_result import SamplingFailure, SamplingResult
+from hesse.sampling.starts import KnownLabels, relax_or_raise, sampling_tasks
 from hesse.sampling.value_list import TemperaturesFromZero
 from hesse.structures import Properties, Request, Structure
 

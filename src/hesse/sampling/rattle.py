@@ -13,18 +13,10 @@ from pydantic import Field, model_validator
 from hesse.datasets import StructuresLike
 from hesse.errors import RequestError
 from hesse.runtime.settings import Settings, settings_from
-from hesse.sampling.runner import (
-    MAX_DRAWS,
-    KnownLabels,
-    SamplingFailure,
-    SamplingResult,
-    StructureSamples,
-    has_collision,
-    rng_from_name,
-    run_sampling,
-    validated_starts,
-    with_name,
-)
+from hesse.sampling.runner import StructureSamples, run_sampling
+from hesse.sampling.samples import MAX_DRAWS, has_collision, rng_from_name, with_name
+from hesse.sampling.sampling_result import SamplingFailure, SamplingResult
+from hesse.sampling.starts import KnownLabels, validated_starts
 from hesse.sampling.value_list import Sizes
 from hesse.structures import Properties, Structure
 

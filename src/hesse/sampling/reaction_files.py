@@ -10,7 +10,7 @@ import numpy as np
 from hesse._version import __version__
 from hesse.datasets import Dataset, write_dataset
 from hesse.pes import PathPoint, Reaction
-from hesse.sampling.runner import energy_labels
+from hesse.sampling.samples import energy_labels
 from hesse.structures import Properties, Structure
 
 __all__ = ["write_reaction_files"]

@@ -13,16 +13,10 @@ from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine, engi
 from hesse.errors import EngineError
 from hesse.pes import IRCResult, PathPoint, irc, saddle
 from hesse.runtime.settings import Settings, settings_from
-from hesse.sampling.runner import (
-    KnownLabels,
-    SamplingFailure,
-    SamplingResult,
-    StructureSamples,
-    energy_labels,
-    run_sampling,
-    sampling_tasks,
-    with_name,
-)
+from hesse.sampling.runner import StructureSamples, run_sampling
+from hesse.sampling.samples import energy_labels, with_name
+from hesse.sampling.sampling_result import SamplingFailure, SamplingResult
+from hesse.sampling.starts import KnownLabels, sampling_tasks
 from hesse.structures import Structure
 
 __all__ = ["PathSampling", "sample_paths"]

@@ -20,13 +20,10 @@ from hesse.errors import ExtrapolationWarning, check_positive
 from hesse.pes import IRCResult, MinimizationResult, extrapolation_columns, farthest, irc, minimize
 from hesse.runtime.short_repr import ShortRepr
 from hesse.sampling.journaled_runs import in_workers, run_journaled
-from hesse.sampling.runner import (
-    KnownLabels,
-    SamplingFailure,
-    energy_labels,
-    stored_hessians,
-)
+from hesse.sampling.samples import energy_labels
+from hesse.sampling.sampling_result import SamplingFailure
 from hesse.sampling.search_journal import FinishedSearch, search_key
+from hesse.sampling.starts import KnownLabels, stored_hessians
 from hesse.structures import Properties, Structure
 
 __all__ = ["ReactionResult", "follow_paths"]

@@ -36,7 +36,8 @@ from hesse.runtime.short_repr import ShortRepr
 from hesse.runtime.signals import StoppedError, deferred_signals, stop_signals
 from hesse.sampling.reactions import as_dataset_of
 from hesse.sampling.replica_store import ReplicaStore, replica_key, store_path
-from hesse.sampling.runner import energy_labels, validated_starts, with_name
+from hesse.sampling.samples import energy_labels, with_name
+from hesse.sampling.starts import validated_starts
 from hesse.structures import Properties, Structure
 
 __all__ = ["ReplicaResult", "run_replicas"]
