@@ -1,6 +1,7 @@
 """The potential-energy surface of any engine: minima, transition states, reaction paths, vibrations, dynamics."""
 
-from hesse.pes.elastic_band import NEBResult, band_tangent, neb
+from hesse.pes.band_result import NEBResult
+from hesse.pes.elastic_band import band_tangent, neb
 from hesse.pes.end_identity import EndComparison, EndMatch, compare_end
 from hesse.pes.geometry_changes import Displacement, atom_name, bond_name, check_same_atoms, displacement
 from hesse.pes.imaginary_modes import MinimumResult, remove_imaginary_modes

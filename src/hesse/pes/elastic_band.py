@@ -9,7 +9,7 @@ evaluated together, an error names its image, and the images are kept when a run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,18 @@ from hesse.errors import (
     check_whole_numbers,
 )
 from hesse.pes.band_file import BandFile
+from hesse.pes.band_result import NEBResult
 from hesse.pes.end_identity import SAME_GEOMETRY
-from hesse.pes.geometry_changes import Displacement, check_same_atoms, displacement, rotation_onto, superposed
+from hesse.pes.geometry_changes import check_same_atoms, displacement, rotation_onto, superposed
 from hesse.pes.minimization import minimize
 from hesse.pes.points import Point, PointEvaluator
 from hesse.pes.reaction_path import PathPoint
 from hesse.pes.surface import max_force
 from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.progress import track
-from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Extrapolation, Structure, closest_collision, to_ase
+from hesse.structures import Structure, closest_collision, to_ase
 
-__all__ = ["NEBResult", "band_tangent", "neb"]
+__all__ = ["band_tangent", "neb"]
 
 _CLIMB_FACTOR = 5.0
 """The highest image starts to climb when no force exceeds this multiple of the limit."""
@@ -51,71 +51,6 @@ _PUSH = 0.1
 """Å; displacement of the middle of a straight path on which atoms collide."""
 _IDENTICAL = 1e-3
 """Å; ends that are closer are one geometry. Starts further apart may relax to different minima."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class NEBResult(ShortRepr):
-    """The result of a nudged elastic band.
-
-    Attributes:
-        images: the path from the reactant to the product, both included. Ids are `{reactant}/neb/03`; the path length
-            is measured from the reactant, mass-weighted.
-        highest: index of the highest image between the ends.
-        tangent: direction of the path at the highest image, of length one over all atoms, `[n, 3]`.
-        steps: number of iterations.
-        fmax: largest force on an atom of any image, without its component along the path and with the springs, eV/Å.
-        converged: whether `fmax` fell below its limit.
-        reason: the reason of not converging; empty otherwise.
-        n_gradients: number of gradients computed, with those of the relaxation of the ends.
-        change: distance of the ends after superposition, and the bonds that form and break from the reactant to the
-            product.
-        extrapolation: how far the path is from the training data of a model, at the image where it is farthest; None
-            for other engines, and for models that keep no summary of them.
-    """
-
-    images: tuple[PathPoint, ...]
-    highest: int
-    tangent: Float[Array, "n 3"]
-    steps: int
-    fmax: float
-    converged: bool
-    reason: str
-    n_gradients: int
-    change: Displacement
-    extrapolation: Extrapolation | None = None
-
-    @property
-    def energies(self) -> Float[Array, "images"]:
-        """eV, of all images."""
-        return np.array([image.energy for image in self.images])
-
-    @property
-    def top(self) -> PathPoint:
-        """The highest image between the ends: a guess of the transition state."""
-        return self.images[self.highest]
-
-    @property
-    def has_barrier(self) -> bool:
-        """Whether an image is higher than both ends."""
-        return self.top.energy > max(self.images[0].energy, self.images[-1].energy)
-
-    @property
-    def barrier(self) -> float:
-        """Energy of the highest image minus that of the reactant, eV."""
-        return self.top.energy - self.images[0].energy
-
-    @property
-    def reaction_energy(self) -> float:
-        """Energy of the product minus that of the reactant, eV."""
-        return self.images[-1].energy - self.images[0].energy
-
-    def to_ase(self) -> list[Atoms]:
-        """Convert the path to ASE.
-
-        Returns:
-            The images from the reactant to the product, with energies (eV) and forces (eV/Å).
-        """
-        return [image.to_ase() for image in self.images]
 
 
 def neb(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.harmonic.thermochemistry import Thermochemistry
-from hesse.pes.elastic_band import NEBResult
+from hesse.pes.band_result import NEBResult
 from hesse.pes.end_identity import EndComparison
 from hesse.pes.geometry_changes import Displacement
 from hesse.pes.minimization import MinimizationResult

@@ -24,7 +24,7 @@ from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
 from hesse.errors import ConfigError, RequestError, check_choice, check_numbers, check_whole_numbers
 from hesse.harmonic.normal_modes import internal_basis, normal_modes
-from hesse.pes.elastic_band import NEBResult
+from hesse.pes.band_result import NEBResult
 from hesse.pes.geometry_changes import displacement
 from hesse.pes.quasi_newton import limit_length, prfo_step, ts_bfgs_update
 from hesse.pes.saddle_curvature import ExactCurvature, LowestCurvature, SaddleCurvature
