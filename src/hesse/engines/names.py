@@ -10,14 +10,11 @@ to engines or potentials.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import inspect
-import os
-import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -27,6 +24,7 @@ from pydantic import Field
 
 from hesse.engine import Engine
 from hesse.engines.ase_engine import AseEngine
+from hesse.engines.factories import import_and_call
 from hesse.engines.force_engine import FiniteDifferences
 from hesse.engines.levels import file_digest, level_with_digest, module_file_digest, weights_digest
 from hesse.engines.potential_engine import PotentialEngine
@@ -43,7 +41,6 @@ __all__ = [
     "ADAPTERS",
     "ENGINE_NAMES",
     "POTENTIAL_NAMES",
-    "import_and_call",
     "make_engine",
     "make_potential",
     "parse_settings",
@@ -53,63 +50,6 @@ __all__ = [
 ]
 
 S = TypeVar("S", bound=Settings)
-
-
-def import_and_call(text: str, full_name: str) -> Any:
-    """Import a function by its name and call it without arguments.
-
-    Modules are also found in the working folder, after all installed ones, until the function has returned: nothing
-    else that is imported later comes from there.
-
-    Args:
-        text: "package.module:factory".
-        full_name: the complete name as the user wrote it, for messages.
-
-    Returns:
-        The object that the function returns.
-
-    Raises:
-        RequestError: the function cannot be imported, or importing or calling it raises an error.
-    """
-    module_name, _, factory_name = text.partition(":")
-    if not factory_name:
-        kind = full_name.partition(":")[0]
-        raise RequestError(f'"{full_name}": expected {kind}:package.module:factory, for example {kind}:my_code:make')
-    with _working_folder_searched():
-        return _import_and_call(module_name, factory_name, full_name)
-
-
-@contextlib.contextmanager
-def _working_folder_searched() -> Iterator[None]:
-    """Context in which modules are searched in the working folder too, if they are found nowhere else."""
-    folder = os.getcwd()
-    if folder in sys.path or "" in sys.path:
-        yield
-        return
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the user's code may have changed the search path
-            sys.path.remove(folder)
-
-
-def _import_and_call(module_name: str, factory_name: str, full_name: str) -> Any:
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise RequestError(f'"{full_name}": cannot import {module_name} ({error})') from error
-    except Exception as error:  # the user's code
-        raise RequestError(f'"{full_name}": importing {module_name} failed: {type(error).__name__}: {error}') from error
-    factory: Any = getattr(module, factory_name, None)
-    if not callable(factory):
-        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        hint = did_you_mean(factory_name, names) if names else "It defines none."
-        raise RequestError(f'"{full_name}": {module_name} has no function "{factory_name}". {hint}')
-    try:
-        return factory()
-    except Exception as error:  # the user's code
-        raise RequestError(f'"{full_name}": {factory_name}() failed: {type(error).__name__}: {error}') from error
 
 
 _MODEL_SUFFIXES = (".hesse", ".safetensors")
