@@ -21,7 +21,7 @@ from hesse.datasets.batching import pack_batches
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.file_index import FileIndex
 from hesse.datasets.formats.hdf5 import ChunkedReader
-from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
+from hesse.datasets.formats.hdf5.content import labels_from_content, structures_from_content
 from hesse.datasets.formats.hdf5.schema import DTYPES, Content, schema
 from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
 from hesse.structures import COLUMNS, Properties, segment_indices
