@@ -3,7 +3,7 @@
 `python -c` and `python -m` search the working folder first, before the standard library: a file `ast.py` or `yaml.py`
 beside the data would be run. Processes of Hesse are started with `-P`, and with the search path of this process without
 the working folder. A module of the user's own (`python:my_module:make`) is found there by its name only, see
-`hesse.engines.names`.
+`hesse.engines.factories`.
 """
 
 from __future__ import annotations
