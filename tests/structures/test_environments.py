@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk, molecule
 
 from hesse.structures import Structure, TrainingEnvironments, environment_sample, from_ase
-from hesse.structures.environments import environment_vectors
+from hesse.structures.environment_vectors import environment_vectors
 
 NAMES = ("CH3OH", "CH3CHO", "C2H6", "C2H4", "CH3COOH", "H2CO", "HCOOH", "CH3CH2OH", "C3H8", "C3H6_D3h")
 

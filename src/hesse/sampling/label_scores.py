@@ -35,7 +35,7 @@ from hesse.probes import ProbeSeed, Rademacher
 from hesse.runtime.settings import Settings, settings_from
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Request, Structure, collate
-from hesse.structures.environments import environment_vectors
+from hesse.structures.environment_vectors import environment_vectors
 
 __all__ = ["LabelScores", "ScoreSettings", "choose_structures", "score_structures", "structure_descriptors"]
 

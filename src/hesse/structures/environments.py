@@ -1,11 +1,10 @@
 """Whether a structure resembles the training data of a model: a summary of atomic environments, and the comparison.
 
-The surroundings of an atom are described by a short vector that does not depend on rotations, on the order of the atoms
-or on the elements of the data set: smooth counts of neighbors at several distances, each also weighted by the covalent
-radius of the neighbor, and the shape (dipole and quadrupole) of the first shell. The summary keeps, for each element,
-a metric from the covariance of its vectors and some training environments that lie far from each other. The distance of
-an atom is that to the nearest of them. Its limit is the distance that 99 % of training structures keep when a quarter
-of the data, other molecules, is left out: distances beyond what new structures of the same kind have.
+The surroundings of an atom are described by a short vector (`hesse.structures.environment_vectors`). The summary keeps,
+for each element, a metric from the covariance of its vectors and some training environments that lie far from each
+other. The distance of an atom is that to the nearest of them. Its limit is the distance that 99 % of training
+structures keep when a quarter of the data, other molecules, is left out: distances beyond what new structures of the
+same kind have.
 """
 
 from __future__ import annotations
@@ -20,30 +19,12 @@ from jaxtyping import Float, Int
 from numpy import ndarray as Array
 
 from hesse.structures.charge_state import electronic_state
+from hesse.structures.environment_vectors import ENVIRONMENT_CUTOFF, VECTOR_SIZE, environment_vectors
 from hesse.structures.pairs import find_neighbors
 from hesse.structures.species import is_bead, is_species, species_name, species_names, species_radii
 from hesse.structures.structure import Structure
 
-__all__ = [
-    "MAX_CHARGE_STATES",
-    "Extrapolation",
-    "TrainingEnvironments",
-    "describe_states",
-    "environment_sample",
-    "environment_vectors",
-]
-
-_CUTOFF = 5.0
-"""Å."""
-_CENTERS = np.array([1.0, 1.5, 2.0, 2.5, 3.25, 4.25])
-_WIDTHS = np.array([0.25, 0.25, 0.3, 0.35, 0.5, 0.6])
-"""Å; centers and widths of the Gaussians that count neighbors."""
-_SHELL = 1.6
-"""Å; range of the first shell, whose shape is described."""
-_SIZE = 2 * len(_CENTERS) + 3
-"""Length of the vector of an atom."""
-_RADIUS_UNIT = 0.75
-"""Å; covalent radius of a neighbor of weight zero in the weighted counts (that of carbon, nearly)."""
+__all__ = ["MAX_CHARGE_STATES", "Extrapolation", "TrainingEnvironments", "describe_states", "environment_sample"]
 
 _MAX_STRUCTURES, _MAX_ATOMS = 2000, 40_000
 """Size of the sample of the training data."""
@@ -84,36 +65,6 @@ class Extrapolation:
     def outside(self) -> bool:
         """Whether the structure is outside the training data."""
         return self.grade > 1.0
-
-
-def environment_vectors(structure: Structure) -> Float[Array, "n d"]:
-    """Describe the surroundings of each atom.
-
-    Args:
-        structure: any structure, periodic or not.
-
-    Returns:
-        Dimensionless numbers, `[n, 15]`, invariant under rotation and permutation.
-    """
-    pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, _CUTOFF)
-    r = np.maximum(pairs.distances, 1e-6)
-    ends = structure.positions[pairs.neighbors] + pairs.cell_shifts @ structure.cell
-    units = (ends - structure.positions[pairs.centers]) / r[:, None]
-    smooth = 0.5 * (1.0 + np.cos(np.pi * r / _CUTOFF))
-    counts = np.exp(-(((r[:, None] - _CENTERS) / _WIDTHS) ** 2)) * smooth[:, None]
-    sizes = species_radii(structure.numbers[pairs.neighbors]) / _RADIUS_UNIT - 1.0
-    shell = (np.exp(-((r / _SHELL) ** 2)) * smooth)[:, None]
-    tensors = (units[:, :, None] * units[:, None, :] - np.eye(3) / 3.0).reshape(-1, 9)
-    columns = np.concatenate([counts, counts * sizes[:, None], shell * units, shell * tensors], axis=1)
-    sums = np.zeros((len(structure), columns.shape[1]))
-    occupied = pairs.counts > 0
-    if occupied.any():
-        sums[occupied] = np.add.reduceat(columns, (np.cumsum(pairs.counts) - pairs.counts)[occupied], axis=0)
-    k = 2 * len(_CENTERS)
-    dipole, quadrupole = sums[:, k : k + 3], sums[:, k + 3 :].reshape(-1, 3, 3)
-    cubed = np.einsum("nij,njk,nki->n", quadrupole, quadrupole, quadrupole)
-    shape = [np.linalg.norm(dipole, axis=1), np.linalg.norm(quadrupole, axis=(1, 2)), np.cbrt(cubed)]
-    return np.concatenate([sums[:, :k], np.stack(shape, axis=1)], axis=1)
 
 
 def environment_sample(n_atoms: Int[Array, "structures"]) -> list[int]:
@@ -238,7 +189,7 @@ class TrainingEnvironments:
         first, second, r = pairs.centers[near], pairs.neighbors[near], np.maximum(pairs.distances[near], 1e-6)
         keys, inverse = _pair_keys(numbers[first], numbers[second])
         known = np.array([self.shortest.get(key, np.nan) for key in keys])[inverse]
-        grades = _SHORTER * np.where(np.isnan(known), _CUTOFF, known) / r
+        grades = _SHORTER * np.where(np.isnan(known), ENVIRONMENT_CUTOFF, known) / r
         k = int(grades.argmax())
         shortest = None if np.isnan(known[k]) else float(known[k])
         return float(grades[k]), int(first[k]), int(second[k]), float(r[k]), shortest
@@ -306,9 +257,9 @@ class TrainingEnvironments:
             raise ValueError(f"a summary of the training data of an unknown version, {values['version']!r}")
         elements = {}
         for z, (mean, metric, vectors) in values["elements"].items():
-            matrix = _decode(metric, "<f4").reshape(_SIZE, _SIZE)
+            matrix = _decode(metric, "<f4").reshape(VECTOR_SIZE, VECTOR_SIZE)
             elements[int(z)] = _Element(
-                _decode(mean, "<f4").reshape(_SIZE), matrix, _decode(vectors, "<f2").reshape(-1, _SIZE)
+                _decode(mean, "<f4").reshape(VECTOR_SIZE), matrix, _decode(vectors, "<f2").reshape(-1, VECTOR_SIZE)
             )
         if not all(is_species(z) and len(e.kept) for z, e in elements.items()):
             raise ValueError("a summary of the training data with wrong elements")
@@ -419,7 +370,7 @@ def _shortest(structures: Sequence[Structure]) -> dict[tuple[int, int], float]:
     """The shortest distance of each pair of elements."""
     distances: dict[tuple[int, int], float] = {}
     for structure in structures:
-        pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, _CUTOFF)
+        pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, ENVIRONMENT_CUTOFF)
         keys, inverse = _pair_keys(structure.numbers[pairs.centers], structure.numbers[pairs.neighbors])
         for k, pair in enumerate(keys):
             shortest = float(pairs.distances[inverse == k].min())
