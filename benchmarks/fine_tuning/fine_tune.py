@@ -48,7 +48,7 @@ class Scheme:
         twin: starts from a smooth network that was distilled from all eight members (`prepare.make_twin`).
         replay: ordinary molecules with labels of the ensemble are mixed into the batches, which are then three times as
             large.
-        structures: so many training structures of the split only.
+        structures: so many training structures of the split only; 0: none, together with `labels`.
         labels: file of further labeled structures for training.
         train: options of the run, in place of those of `BASE`.
     """
@@ -130,9 +130,10 @@ def fine_tune(output: Path, name: str, scheme: Scheme, split: int, member: int) 
     started = time.process_time()
     if name not in (START, SMOOTH_START, TWIN_START):
         order = np.random.default_rng(7).permutation(train_indices)[: scheme.structures].tolist()
-        training = horm.select(order)
+        parts = [horm.select(order)] if order else []
         if scheme.labels is not None:
-            training = training + hesse.read_dataset(scheme.labels)
+            parts.append(hesse.read_dataset(scheme.labels))
+        training = sum(parts[1:], parts[0])
         if scheme.replay:
             training = training + hesse.read_dataset(data / "replay.h5")
         result = hesse.train(training, None, options_of(scheme, split), output=folder, potential=potential, quiet=True)
