@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-import torch
 from jaxtyping import Int
 from numpy import ndarray as Array
 
@@ -19,70 +17,23 @@ from hesse.curvature import evaluate_structures
 from hesse.engines import Engine, PotentialEngine, as_engine
 from hesse.engines.error_estimates import attach_error_estimates
 from hesse.errors import EngineError, ExecutionError, ExtrapolationWarning, HesseError, InterruptedRunError
-from hesse.harmonic.masses import MassesLike, atom_masses
-from hesse.harmonic.normal_modes import normal_modes
 from hesse.labelling import label, plan_labels
-from hesse.pes import MinimizationResult, Vibrations
+from hesse.pes import MinimizationResult
 from hesse.pes.hessian_columns import PartialHessian, hessian_of_atoms
 from hesse.pes.minimization import minimize_each
-from hesse.pes.vibrational_analysis import relaxed, vibrations_from_labels
+from hesse.pes.vibrational_analysis import relaxed
 from hesse.potential import check_elements
+from hesse.recipes.known_hessian import KnownHessian, Moving, labels_of_record, record_of_labels
 from hesse.runtime.parallel import TaskResult, map_tasks
 from hesse.sampling.journaled_runs import JournaledRun, run_journaled
 from hesse.sampling.search_journal import FinishedSearch, search_key
-from hesse.structures import Properties, Request, Structure, check_cell
+from hesse.structures import Request, Structure, check_cell
 
-__all__ = ["HessianRun", "KnownHessian", "compute_hessians"]
-
-Moving: TypeAlias = "Int[Array, 'm'] | None"
+__all__ = ["HessianRun", "compute_hessians"]
 _CHUNK = 64
 """Structures that a model computes before the journal is written."""
 _CHUNK_ELEMENTS = 4_000_000
 """Elements of all Hessians of a chunk: 32 MB."""
-
-
-@dataclass(frozen=True, eq=False)
-class KnownHessian:
-    """A Hessian of one structure: that of all atoms in its labels, or that of the atoms that move.
-
-    Attributes:
-        structure: the geometry, relaxed if that was requested.
-        level: level of theory.
-        labels: labels with the full Hessian; None for a partial one.
-        partial: the Hessian of the atoms that move; None for a full one.
-    """
-
-    structure: Structure
-    level: str
-    labels: Properties | None = None
-    partial: PartialHessian | None = None
-
-    def vibrations(self, moving: Moving, masses: MassesLike, isotopes: Mapping[int, str | float] | None) -> Vibrations:
-        """Vibrations from this Hessian.
-
-        Args:
-            moving: the atoms that move; None for all.
-            masses: see `hesse.vibrations`.
-            isotopes: see `hesse.vibrations`.
-
-        Returns:
-            Frequencies and normal modes.
-        """
-        if self.partial is None:
-            assert self.labels is not None
-            return vibrations_from_labels(
-                self.structure,
-                self.labels,
-                level=self.level,
-                atoms=moving,
-                masses=masses,
-                isotopes=isotopes,
-                check=False,  # done for many at once
-            )
-        part = self.partial
-        m = atom_masses(self.structure, masses, isotopes)
-        modes = normal_modes(self.structure, part.hessian, masses=m, atoms=moving)
-        return Vibrations(self.structure, self.level, part.energy, part.forces, part.hessian, modes, part.error)
 
 
 @dataclass(frozen=True)
@@ -215,13 +166,13 @@ def _hessians_by_model(run: HessianRun, structures: Mapping[int, Structure]) -> 
         solve,
         tasks,
         [search_key(structure, engine, {"kind": "hessian"}) for structure in tasks],
-        lambda _, known: _record_of_labels(known),
+        lambda _, known: record_of_labels(known),
         output=run.output,
         title=f"Hessians with {run.level}",
         quiet=run.quiet,
     )
     return _by_index(
-        structures, done, lambda s, record: KnownHessian(s, run.level, labels=_labels_of_record(s, record))
+        structures, done, lambda s, record: KnownHessian(s, run.level, labels=labels_of_record(s, record))
     ), done.n_reused
 
 
@@ -383,25 +334,3 @@ def _make_partial(
         return FinishedSearch(row, {"forces": part.forces, "hessian": part.hessian})
 
     return compute
-
-
-# --- records of labels ------------------------------------------------------------------------------------------------
-
-_ERRORS = ("energy_error", "forces_error", "hessian_error")
-
-
-def _record_of_labels(known: KnownHessian) -> FinishedSearch:
-    labels = known.labels
-    assert labels is not None
-    assert labels.energy is not None
-    assert labels.forces is not None
-    errors = {name: float(value[0]) for name in _ERRORS if (value := labels[name]) is not None}
-    row = {"energy": float(labels.energy[0]), **{k: v for k, v in errors.items() if np.isfinite(v)}}
-    return FinishedSearch(row, {"forces": labels.forces.numpy(), "hessian": labels.hessian_of(0).numpy()})
-
-
-def _labels_of_record(structure: Structure, record: FinishedSearch) -> Properties:
-    values: dict[str, Any] = {name: record.row.get(name) for name in ("energy", *_ERRORS)}
-    return Properties.single(
-        len(structure), structure_id=structure.id, **values, **dict[str, Any](record.arrays)
-    ).map_tensors(torch.Tensor.double)

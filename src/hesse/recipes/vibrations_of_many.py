@@ -27,7 +27,8 @@ from hesse.harmonic.thermochemistry import ThermoSettings, thermochemistry
 from hesse.labelling import Failure
 from hesse.pes import Vibrations
 from hesse.pes.vibrational_analysis import free_atoms, inconsistent_hessians
-from hesse.recipes.hessians_of_many import HessianRun, KnownHessian, compute_hessians
+from hesse.recipes.hessians_of_many import HessianRun, compute_hessians
+from hesse.recipes.known_hessian import KnownHessian
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Structure
 
