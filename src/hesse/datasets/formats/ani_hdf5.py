@@ -15,7 +15,6 @@ geometries: only the selected rows are read, one group after the other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,17 +25,15 @@ from jaxtyping import Int
 from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.ani_array_names import ArrayNames, recognize_arrays
+from hesse.datasets.formats.ani_groups import LeafGroup, checked_array, find_groups
 from hesse.datasets.formats.file_units import FileUnits, check_file_units, check_total_energies
-from hesse.datasets.formats.safety import has_plausible_size, hdf5_passes, is_self_contained, open_hdf5
+from hesse.datasets.formats.safety import open_hdf5
 from hesse.datasets.formats.subset import ALL, Subset, SubsetLike, as_subset
 from hesse.errors import FileFormatError, GeometryError, HesseError, LabelShapeError, UnitError
-from hesse.structures import Properties, Structure, parse_element
+from hesse.structures import Properties, Structure
 
-__all__ = ["is_grouped", "iterate_grouped", "read_grouped"]
+__all__ = ["iterate_grouped", "read_grouped"]
 
-_MAX_DEPTH: Final = 6
-"""Largest depth of nested groups; deeper files are damaged or have another layout."""
 _ROWS_PER_CHUNK: Final = 5000
 _MAX_ROW_GAP: Final = 64
 """Largest number of unselected rows between two selected ones that are still read in one call."""
@@ -46,53 +43,6 @@ _CONVENTIONS: Final = {
     "themol": FileUnits(energy="kcal/mol", length="angstrom"),
 }
 """Units by layout, where they are not Hartree and Å."""
-
-
-@dataclass(frozen=True)
-class _LeafGroup:
-    """A group that holds geometries of one molecule."""
-
-    path: str
-    n_rows: int
-    names: ArrayNames
-    numbers: Int[Array, "*rows atoms"]
-    """Atomic numbers, common to all rows or one row per geometry; 0 or less is padding."""
-
-    def id(self, row: int) -> str:
-        if self.names.layout == "themol" and self.n_rows == 1:
-            return self.path
-        return f"{self.path}/{row:06d}"
-
-
-@dataclass
-class _Scan:
-    """Result of walking through the file."""
-
-    leaves: list[_LeafGroup] = field(default_factory=list)
-    ignored: dict[str, int] = field(default_factory=dict)
-    """Names of arrays and links that were skipped, with the number of groups that hold them."""
-    visited: set[int] = field(default_factory=set)
-    """Addresses of groups, so that a group with two names is read once."""
-
-
-def is_grouped(path: Path) -> bool:
-    """Recognize a grouped HDF5 file by the names of its arrays. The first few groups of each level are inspected.
-
-    Args:
-        path: the file; it need not exist.
-
-    Returns:
-        True if a group holds coordinates under a name of these layouts.
-    """
-
-    def search(group: h5py.Group, depth: int) -> bool:
-        names = list(group)[:50]
-        if recognize_arrays(names, {}, "", choose_level=False) is not None:
-            return True
-        subgroups = [n for n in names if _node_kind(group, n) == "group"][:3]
-        return depth < _MAX_DEPTH and any(search(group[n], depth + 1) for n in subgroups)
-
-    return path.suffix.lower() in (".h5", ".hdf5") and hdf5_passes(path, lambda file: search(file, 0))
 
 
 def read_grouped(
@@ -174,16 +124,15 @@ class _Reader:
         return FileFormatError(f"{self.path}: {message}")
 
     def iter_chunks(self, units: FileUnits | None, subset: Subset, chunk: int) -> Iterator[Dataset]:
-        scan = _Scan()
-        self.collect(self.file, "", None, 0, subset, scan)
-        if not scan.leaves:
+        leaves, skipped = find_groups(self.path, self.file, self.rename, subset)
+        if not leaves:
             if subset.match is not None:
                 raise subset.no_match_error(self.path, list(self.file)[:3])
             raise self.error(
                 "no group holds coordinates (or positions) and species (or atomic_numbers); found "
                 f"{', '.join(list(self.file)[:6]) or 'nothing'}"
             )
-        names = scan.leaves[0].names
+        names = leaves[0].names
         assumed = units is None
         if assumed and names.layout == "themol" and set(names.labels) - {"hessian"}:
             raise UnitError(
@@ -194,8 +143,8 @@ class _Reader:
         metadata = {"source_units": f"{units}{', by convention of such files' if assumed else ''}"}
         if names.level:
             metadata["level"] = names.level
-        not_read = dict(sorted(scan.ignored.items()))
-        for leaf, rows in self.selected_rows(scan.leaves, subset):
+        not_read = dict(sorted(skipped.items()))
+        for leaf, rows in self.selected_rows(leaves, subset):
             for start in range(0, len(rows), chunk):
                 structures, labels = self.read_block(leaf, rows[start : start + chunk])
                 if assumed and labels.energy is not None:
@@ -203,9 +152,7 @@ class _Reader:
                 converted, labels = units.to_internal(structures, labels)
                 yield Dataset(converted, labels, metadata=metadata, source=str(self.path), not_read=not_read)
 
-    def selected_rows(
-        self, leaves: list[_LeafGroup], subset: Subset
-    ) -> Iterator[tuple[_LeafGroup, Int[Array, "rows"]]]:
+    def selected_rows(self, leaves: list[LeafGroup], subset: Subset) -> Iterator[tuple[LeafGroup, Int[Array, "rows"]]]:
         """Groups that hold selected structures, with the rows of these in the group."""
         matching = [
             np.arange(leaf.n_rows)
@@ -224,100 +171,7 @@ class _Reader:
             if len(local):
                 yield leaf, rows[local]
 
-    # --- finding groups --------------------------------------------------------------------------------------------
-
-    def collect(
-        self,
-        group: h5py.Group,
-        path: str,
-        parent_numbers: Int[Array, "*rows atoms"] | None,
-        depth: int,
-        subset: Subset,
-        scan: _Scan,
-    ) -> None:
-        if depth > _MAX_DEPTH:
-            raise self.error(f"{path}: groups are nested deeper than in any known layout")
-        children, arrays = [], []
-        for name in group:
-            kind = _node_kind(group, name)
-            if kind == "group":
-                children.append(name)
-            elif kind == "array":
-                arrays.append(name)
-            else:
-                _increment(scan.ignored, f"{name} (a link to {kind})")
-        names = recognize_arrays(arrays, self.rename, str(self.path))
-        numbers = parent_numbers
-        if names is not None:
-            # A group without species has the atoms of the group above it.
-            species = next((n for n in ("species", "atomic_numbers") if n in arrays), None)
-            if species is not None:
-                numbers = self.read_species(group[species], f"{path}/{species}")
-            if numbers is None:
-                raise self.error(f"{path}: coordinates, but neither species nor atomic_numbers")
-            leaf = _LeafGroup(path or "all", self.count_rows(group, names, path), names, numbers)
-            self.add(leaf, group, arrays, subset, scan)
-        else:
-            for name in arrays:
-                _increment(scan.ignored, name)
-        for name in children:
-            self.collect(group[name], f"{path}/{name}" if path else name, numbers, depth + 1, subset, scan)
-
-    def add(self, leaf: _LeafGroup, group: h5py.Group, arrays: list[str], subset: Subset, scan: _Scan) -> None:
-        address = h5py.h5o.get_info(group.id).addr
-        if leaf.n_rows == 0 or address in scan.visited:
-            return
-        # The pattern comes before `visited`: the same group may match under its other name.
-        if subset.match is not None and not any(subset.matches(leaf.id(r)) for r in range(leaf.n_rows)):
-            return
-        scan.visited.add(address)
-        scan.leaves.append(leaf)
-        for name in set(arrays) - leaf.names.used:
-            _increment(scan.ignored, name)
-
-    def count_rows(self, group: h5py.Group, names: ArrayNames, path: str) -> int:
-        shape = self.checked_array(group[names.coordinates], f"{path}/{names.coordinates}").shape
-        if len(shape) not in (2, 3) or shape[-1] != 3:
-            raise self.error(f"{path}/{names.coordinates} has shape {shape}, expected (geometries, atoms, 3)")
-        return int(shape[0]) if len(shape) == 3 else 1
-
-    def checked_array(self, data: h5py.Dataset, name: str) -> h5py.Dataset:
-        if not isinstance(data, h5py.Dataset) or data.shape is None:
-            raise self.error(f"{name} must be an array")
-        if not is_self_contained(data):
-            raise self.error(f"{name} is stored outside the file or by a plug-in; store it plainly or with gzip")
-        if not has_plausible_size(data, self.bytes):
-            raise self.error(f"{name} declares {data.nbytes} bytes, more than the file holds: truncated or damaged")
-        return data
-
-    def read_species(self, data: h5py.Dataset, name: str) -> Int[Array, "*rows atoms"]:
-        self.checked_array(data, name)
-        if data.dtype.kind in "iu":
-            values = np.asarray(data[()], dtype=np.int64)
-        elif data.dtype.kind == "S" or h5py.check_string_dtype(data.dtype) is not None:
-            texts = [t.decode() if isinstance(t, bytes) else str(t) for t in np.asarray(data[()]).ravel().tolist()]
-            values = np.array([self.element(t.strip(), name) for t in texts]).reshape(data.shape)
-        else:
-            raise self.error(f"{name} holds {data.dtype}, expected atomic numbers or symbols")
-        if values.ndim not in (1, 2) or values.shape[-1] == 0:
-            raise self.error(f"{name} has shape {values.shape}, expected (atoms) or (geometries, atoms)")
-        return values
-
-    def element(self, symbol: str, name: str) -> int:
-        """Atomic number; 0 for the empty text, which is padding."""
-        if not symbol:
-            return 0
-        try:
-            number, mass = parse_element(symbol)
-        except GeometryError as error:
-            raise GeometryError(f"{self.path}: {name}: {error}") from None
-        if mass is not None:
-            raise self.error(f"{name}: {symbol} is an isotope, whose masses such files cannot state; write H")
-        return number
-
-    # --- reading ---------------------------------------------------------------------------------------------------
-
-    def read_block(self, leaf: _LeafGroup, rows: Int[Array, "rows"]) -> tuple[list[Structure], Properties]:
+    def read_block(self, leaf: LeafGroup, rows: Int[Array, "rows"]) -> tuple[list[Structure], Properties]:
         """Structures and labels of some rows of a group, in the units of the file."""
         group = self.file if leaf.path == "all" else self.file[leaf.path]
         names = leaf.names
@@ -365,7 +219,7 @@ class _Reader:
 
     def read_rows(self, data: h5py.Dataset, name: str, rows: Int[Array, "rows"], total: int) -> Array:
         """Rows of an array as float64, read in contiguous runs: HDF5 is slow at picking single rows."""
-        self.checked_array(data, name)
+        checked_array(self.path, data, name, self.bytes)
         if data.dtype.kind not in "fiu":
             raise self.error(f"{name} holds {data.dtype}, expected numbers")
         if data.ndim == 0 or data.shape[0] != total:
@@ -377,16 +231,6 @@ class _Reader:
         runs = np.split(rows, np.flatnonzero(np.diff(rows) > _MAX_ROW_GAP) + 1)
         blocks = [data[run[0] : run[-1] + 1][run - run[0]] for run in runs]
         return np.concatenate(blocks).astype(np.float64, copy=False)
-
-
-def _node_kind(group: h5py.Group, name: str) -> str:
-    """Kind of the object with this name: "group", "array", or the target of a link that is not followed."""
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-        return "another file"
-    try:
-        return "group" if group.get(name, getclass=True) is h5py.Group else "array"
-    except KeyError:
-        return "nowhere"
 
 
 def _reshape_label(label: str, raw: Array, rows: int, n: int) -> Array:
@@ -427,7 +271,3 @@ def _unpadded(values: Mapping[str, Array], row: int, is_real: Array) -> Properti
     return _build_labels(
         int(is_real.sum()), 1, {label: unpad[label](value[row])[None] for label, value in values.items()}
     )
-
-
-def _increment(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1

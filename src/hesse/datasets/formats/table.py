@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.ani_hdf5 import is_grouped, read_grouped
+from hesse.datasets.formats.ani_groups import is_grouped
+from hesse.datasets.formats.ani_hdf5 import read_grouped
 from hesse.datasets.formats.ase_files import read_ase_database, read_trajectory
 from hesse.datasets.formats.ase_vibrations import read_vibrations, write_vibrations
 from hesse.datasets.formats.deepmd import find_deepmd_systems, read_deepmd
