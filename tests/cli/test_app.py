@@ -14,7 +14,7 @@ import torch
 
 import hesse
 import hesse.datasets
-from hesse.cli import app as command_line
+from commands_in_process import exit_code
 from hesse.datasets import Dataset, write_dataset
 from hesse.models import Hipnn, HipnnConfig, save_model
 from oracles import Morse, labeled, molecules
@@ -27,13 +27,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["hesse", *(str(a) for a in arguments)])
-    with pytest.raises(SystemExit) as stop:
-        command_line.main()
-    return int(stop.value.code or 0)
-
-
 def raising(error: BaseException) -> object:
     def read(*arguments: object, **options: object) -> Dataset:
         raise error
@@ -42,7 +35,7 @@ def raising(error: BaseException) -> object:
 
 
 def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, "--version") == 0
+    assert exit_code(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"hesse {hesse.__version__}\n"
 
 
@@ -50,7 +43,7 @@ def test_ctrl_c_prints_interrupted(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hesse.datasets, "read_dataset", raising(KeyboardInterrupt()))
-    assert run(monkeypatch, "info", file) == 1
+    assert exit_code(monkeypatch, "info", file) == 1
     assert capsys.readouterr() == ("", "interrupted\n")
 
 
@@ -59,7 +52,7 @@ def test_a_bug_in_hesse_is_reported_as_one(
 ) -> None:
     for defect in (ZeroDivisionError("oops"), OSError(errno.EIO, "Input/output error")):
         monkeypatch.setattr(hesse.datasets, "read_dataset", Mock(side_effect=defect))
-        assert run(monkeypatch, "info", file) == 1
+        assert exit_code(monkeypatch, "info", file) == 1
         assert "defect in Hesse" in capsys.readouterr().err
 
 
@@ -73,7 +66,7 @@ def test_an_error_in_user_code_names_file_and_line(
         "    return positions @ positions[0, :2]\n"
         "def make(): return CallablePotential(energy)\n"
     )
-    assert run(monkeypatch, "evaluate", "python:my_crash:make", file, "--quiet") == 1
+    assert exit_code(monkeypatch, "evaluate", "python:my_crash:make", file, "--quiet") == 1
     err = capsys.readouterr().err
     assert "my_crash.py, line 3, in code that Hesse called" in err
     assert "defect in Hesse" not in err
@@ -100,14 +93,14 @@ def test_no_verb_overwrites_its_input(
         ("label", file, file, "--engine", "ase:closed_form_engines:morse"),
         ("sample", "nms", file, file, "--engine", "ase:closed_form_engines:morse"),
     ):
-        assert run(monkeypatch, *words) == 2
+        assert exit_code(monkeypatch, *words) == 2
         assert "this is an input" in capsys.readouterr().err
     for words in (
         ("info", file, "--json", file),
         ("evaluate", model, file, "--json", file),
         ("evaluate", model, file, "--json", model),
     ):
-        assert run(monkeypatch, *words) == 2
+        assert exit_code(monkeypatch, *words) == 2
         assert "ends in .json" in capsys.readouterr().err
     assert (file.read_bytes(), model.read_bytes()) == before
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from hesse.cli.app import app
+from commands_in_process import succeed
 from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.errors import HesseError
 from hesse.structures import Properties, Structure, species_names
@@ -37,11 +36,7 @@ def frames(tmp_path: Path) -> Path:
 
 
 def call(*words: object) -> str:
-    done = CliRunner().invoke(app, ["coarse", *map(str, words)])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
+    return succeed("coarse", *words).output
 
 
 def test_map_prior_and_forces(frames: Path, tmp_path: Path) -> None:

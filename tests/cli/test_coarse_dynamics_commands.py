@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from hesse.cli.app import app
+from commands_in_process import hesse
 from hesse.datasets import read_dataset, write_dataset
-from hesse.errors import ConfigError, ExecutionError, FileFormatError, HesseError, RequestError
+from hesse.errors import ConfigError, ExecutionError, FileFormatError, RequestError
 from hesse.models import BeadPrior, BeadPriorConfig, PairRepulsion, save_model
 from hesse.structures import Structure, bead_number
 
@@ -20,12 +19,8 @@ pytest.importorskip("freud", reason="freud computes distributions of pairs")
 SHORT = ("--time", 0.16, "--stride", 4, "--quiet")
 
 
-def hesse(*arguments: object, folder: Path) -> Result:
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, ["coarse", *(str(a) for a in arguments)])
-    if isinstance(done.exception, HesseError):
-        raise done.exception
-    return done
+def coarse(*arguments: object, folder: Path) -> Result:
+    return hesse("coarse", *arguments, folder=folder)
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def beads(tmp_path: Path) -> Path:
 
 
 def test_dynamics_and_their_comparison(beads: Path) -> None:
-    done = hesse(
+    done = coarse(
         "md", "model.hesse", "beads.h5", "a.h5", *SHORT, "--seeds", 2, "--json", "a.json", "--pressure", folder=beads
     )
     assert "beads x steps per second" in done.output
@@ -56,8 +51,8 @@ def test_dynamics_and_their_comparison(beads: Path) -> None:
     frames = read_dataset(beads / "a.h5")
     assert len(frames) == 4 * 11
     assert frames.metadata["frame_time"] == "0.016 ps"
-    hesse("md", "model.hesse", "beads.h5", "b.h5", *SHORT, "--state-point", "350K 1.004g/cm3", folder=beads)
-    done = hesse("compare", "b.h5", "--reference", "a.h5", "--figure", "c.png", "--json", "c.json", folder=beads)
+    coarse("md", "model.hesse", "beads.h5", "b.h5", *SHORT, "--state-point", "350K 1.004g/cm3", folder=beads)
+    done = coarse("compare", "b.h5", "--reference", "a.h5", "--figure", "c.png", "--json", "c.json", folder=beads)
     assert "350K 1.004g/cm3: 11 frames of the model, 22 of the reference" in done.output
     assert "not compared, without frames of the model: 300K 1.004g/cm3" in done.output
     assert "difference" in done.output
@@ -69,12 +64,12 @@ def test_dynamics_and_their_comparison(beads: Path) -> None:
 
 
 def test_the_box_can_be_repeated(beads: Path) -> None:
-    hesse("md", "model.hesse", "beads.h5", "big.h5", "--repeat", 2, "--time", 0.008, "--stride", 1, folder=beads)
+    coarse("md", "model.hesse", "beads.h5", "big.h5", "--repeat", 2, "--time", 0.008, "--stride", 1, folder=beads)
     assert len(read_dataset(beads / "big.h5").structures[0]) == 8 * 27
 
 
 def test_a_run_of_fewer_steps_than_the_stride_is_noted(beads: Path) -> None:
-    done = hesse("md", "model.hesse", "beads.h5", "o.h5", "--time", 0.02, "--stride", 1000, "--quiet", folder=beads)
+    done = coarse("md", "model.hesse", "beads.h5", "o.h5", "--time", 0.02, "--stride", 1000, "--quiet", folder=beads)
     assert "--stride 1000 is longer than a run of 5 steps: only its first frame is kept" in done.output
 
 
@@ -85,9 +80,9 @@ def test_runs_that_all_fail_end_with_an_error_and_the_comparison_tells_it(beads:
     moved = [s.with_positions(s.positions + np.linspace(0, 0.3, 27)[:, None] ** 2, id=s.id) for s in frames]
     write_dataset(beads / "moved.h5", moved)
     with pytest.raises(ExecutionError, match=r"every run failed \(2 of 2\)"):
-        hesse("md", "bad.hesse", "moved.h5", "o.h5", "--time", 0.4, "--stride", 1, "--quiet", folder=beads)
+        coarse("md", "bad.hesse", "moved.h5", "o.h5", "--time", 0.4, "--stride", 1, "--quiet", folder=beads)
     run = read_dataset(beads / "o.h5").structures[0].id.rpartition("/")[0]
-    done = hesse("compare", "o.h5", "--reference", "beads.h5", folder=beads)
+    done = coarse("compare", "o.h5", "--reference", "beads.h5", folder=beads)
     assert f"the frames include those of runs that failed, up to the failure: {run}" in done.output
     assert "diffusion not compared: give --reference-frame-time" in done.output
 
@@ -123,6 +118,6 @@ def test_wrong_input_gets_a_reply_and_damages_nothing(
 ) -> None:
     before = (beads / "beads.h5").read_bytes()
     with pytest.raises(error, match=words):
-        hesse(*arguments, folder=beads)
+        coarse(*arguments, folder=beads)
     assert (beads / "beads.h5").read_bytes() == before
     assert not (beads / "o.h5").exists()

@@ -10,25 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
-from hesse.cli.app import app
+from commands_in_process import succeed as run
 from hesse.datasets import Dataset, dataset_summary, read_dataset, write_dataset
-from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelValueError, RequestError, UnitError
+from hesse.errors import FileFormatError, InconsistentLabelsError, LabelValueError, RequestError, UnitError
 from oracles import Morse, labeled, molecules
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     return labeled(Morse(), molecules([4, 5, 6], group="m"), probes=2, hessian=True)
-
-
-def run(*words: object) -> Result:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    if isinstance(result.exception, HesseError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def test_conversion_and_back(tmp_path: Path, data: Dataset) -> None:

@@ -8,25 +8,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
+from commands_in_process import succeed as run
 from foreign_files import BOHR, checkpoint_text, hess_text, known, of, write_deepmd, write_openreact
-from hesse.cli.app import app
 from hesse.datasets import Dataset, read_dataset
-from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, NotReadWarning, RequestError, UnitError
+from hesse.errors import FileFormatError, InconsistentLabelsError, NotReadWarning, RequestError, UnitError
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     return known()
-
-
-def run(*words: object) -> Result:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    if isinstance(result.exception, HesseError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def test_gradients_stored_as_forces(tmp_path: Path, data: Dataset) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 import hesse
-from hesse.cli import app as command_line
+from commands_in_process import Run
 from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.errors import MissingLabelError, RequestError
 from hesse.evaluation.independence import independence_note
@@ -21,7 +20,6 @@ from hesse.training import TrainResult, load_config
 from hesse.training.config_file import run_from_config
 from oracles import Morse, labeled, molecules
 
-Run = Callable[..., tuple[int, str, str]]
 OPTIONS = {
     "compile": "never",
     "model": {
@@ -37,15 +35,12 @@ LOOSE = "no groups in the data: intervals treat every structure as independent, 
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, standard output, standard error."""
+def run(run: Run) -> Run:
+    """The command line in this process, with its messages in one line."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hesse", *(str(a) for a in arguments)])
-        with pytest.raises(SystemExit) as stop:
-            command_line.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, " ".join(err.split())
+        code, out, err = run(*arguments)
+        return code, out, " ".join(err.split())
 
     return call
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hesse.cli import app as command_line
+from commands_in_process import Run
 from hesse.datasets import Dataset, Split, read_dataset, write_dataset
 from hesse.errors import FileFormatError
 from hesse.models import best_model
@@ -18,7 +17,6 @@ from hesse.training.config_file import run_from_config
 from hesse.training.run_data import run_data
 from oracles import Morse, labeled, molecules
 
-Run = Callable[..., tuple[int, str, str]]
 OPTIONS = {
     "compile": "never",
     "model": {
@@ -30,20 +28,6 @@ OPTIONS = {
     "dtype": "float64",
     "cpu_threads": 1,
 }  # fmt: skip
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hesse", *(str(a) for a in arguments)])
-        with pytest.raises(SystemExit) as stop:
-            command_line.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return call
 
 
 def grouped(n: int, seed: int) -> Dataset:

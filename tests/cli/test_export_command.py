@@ -11,12 +11,11 @@ import pytest
 from ase import units
 from ase.build import bulk, molecule
 from ase.io import read, write
-from typer.testing import CliRunner
 
+from commands_in_process import succeed
 from hesse import save_model
-from hesse.cli.app import app
 from hesse.deploy.orca_external import answer
-from hesse.errors import FileFormatError, HesseError, RequestError, UnknownElementError
+from hesse.errors import FileFormatError, RequestError, UnknownElementError
 from moving_atoms import by_ase, ethanol, network
 
 
@@ -32,11 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str) -> str:
-    result = CliRunner().invoke(app, ["export", *words])
-    if isinstance(result.exception, HesseError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    return succeed("export", *words).stdout
 
 
 @pytest.mark.parametrize("target", ["lammps", "orca"])

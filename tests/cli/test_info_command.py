@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
+from commands_in_process import succeed as run
 from hesse.cli.app import app
 from hesse.datasets import Dataset, dataset_summary, write_dataset
 from hesse.errors import FileFormatError, HesseError, RequestError
@@ -21,14 +22,6 @@ from oracles import Morse, crystal, labeled, molecules
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     return labeled(Morse(), molecules([4, 5, 6], group="m"), probes=2, hessian=True)
-
-
-def run(*words: object) -> Result:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    if isinstance(result.exception, HesseError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def test_a_data_set(tmp_path: Path, data: Dataset) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -13,10 +12,9 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 from ase.io import read, write
-from typer.testing import CliRunner
 
 import oracles
-from hesse.cli.app import app
+from commands_in_process import invoke
 from hesse.cli.common_options import workers_for
 from hesse.datasets import read_dataset
 from hesse.engines import make_engine
@@ -35,8 +33,7 @@ class Done:
 
 def hesse(*arguments, folder):
     """Run a verb in this process; the last test runs the program itself."""
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
+    done = invoke(*arguments, folder=folder)
     if done.exception is None or isinstance(done.exception, SystemExit):
         return Done(done.exit_code, done.stdout, done.stderr)
     assert isinstance(done.exception, HesseError), done.exception

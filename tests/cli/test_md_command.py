@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 import numpy as np
 import pytest
 from ase.io import read, write
-from typer.testing import CliRunner
 
-from hesse.cli.app import app
-from hesse.errors import ConfigError, ExecutionError, FileFormatError, HesseError, RequestError
+from commands_in_process import hesse
+from hesse.errors import ConfigError, ExecutionError, FileFormatError, RequestError
 from hesse.structures import Structure, to_ase
 
 SHORT = ("--engine", "python:closed_form_engines:model", "--time", 0.05, "--step", 0.5, "--seeds", 2, "--quiet")
-
-
-def hesse(*arguments, folder):
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
-    if isinstance(done.exception, HesseError):
-        raise done.exception
-    return done
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -10,32 +9,19 @@ import numpy as np
 import pytest
 import torch
 from ase.io import write
-from typer.testing import CliRunner
 
 import closed_form_engines
 import hesse as package
 import oracles
-from hesse.cli.app import app
+from commands_in_process import hesse, invoke
 from hesse.datasets import read_dataset
-from hesse.errors import ConfigError, ExecutionError, HesseError, RequestError
+from hesse.errors import ConfigError, ExecutionError, RequestError
 from hesse.sampling import follow_paths, search_minima, search_saddles
 from hesse.structures import Structure, to_ase
 
 MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
 TETRAHEDRON = np.array([[0.55, 0, -0.39], [-0.55, 0, -0.39], [0, 0.55, 0.39], [0, -0.55, 0.39]])
 SQUARE = 1.05 * np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]])
-
-
-def run_hesse(*arguments, folder):
-    with contextlib.chdir(folder):
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def hesse(*arguments, folder):
-    done = run_hesse(*arguments, folder=folder)
-    if isinstance(done.exception, HesseError):
-        raise done.exception
-    return done
 
 
 @pytest.fixture
@@ -93,7 +79,7 @@ def test_no_path_between_equal_ends(structures, relaxed):
         write(structures / "p.xyz", to_ase(one.with_positions(1.02 * TETRAHEDRON)))
         ends.append(("p.xyz", "once relaxed"))
     for product, when in ends:
-        done = run_hesse("neb", "r.xyz", product, "band.extxyz", *MORSE, *relaxed, folder=structures)
+        done = invoke("neb", "r.xyz", product, "band.extxyz", *MORSE, *relaxed, folder=structures)
         assert isinstance(done.exception, ExecutionError)
         assert "one: no path: " in done.stderr
         assert f"reactant and product are the same geometry {when}" in done.stderr

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.io import write
-from typer.testing import CliRunner
 
 import oracles
-from hesse.cli.app import app
+from commands_in_process import hesse
 from hesse.cli.reaction_commands import _saddle_line, _saddle_summary
 from hesse.datasets import read_dataset
 from hesse.errors import ExecutionError, HesseError, RequestError, UnknownOptionError
@@ -20,14 +18,6 @@ from hesse.sampling import ReactionResult
 from hesse.structures import Structure, to_ase
 
 MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
-
-
-def hesse(*arguments, folder):
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
-    if isinstance(done.exception, HesseError):
-        raise done.exception
-    return done
 
 
 @pytest.fixture

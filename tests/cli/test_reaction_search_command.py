@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,23 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.io import write
-from typer.testing import CliRunner
 
-from hesse.cli.app import app
+from commands_in_process import hesse
 from hesse.datasets import read_dataset
-from hesse.errors import ConfigError, ExecutionError, HesseError, RequestError
+from hesse.errors import ConfigError, ExecutionError, RequestError
 from hesse.structures import Structure, to_ase
 
 MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
 TETRAHEDRON = np.array([[0.55, 0, -0.39], [-0.55, 0, -0.39], [0, 0.55, 0.39], [0, -0.55, 0.39]])
-
-
-def hesse(*arguments, folder):
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
-    if isinstance(done.exception, HesseError):
-        raise done.exception
-    return done
 
 
 def end(name: str, mirrored: bool = False, numbers: tuple[int, ...] = (6, 6, 6, 6)):

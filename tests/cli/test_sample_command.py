@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase.io import read, write
-from typer.testing import CliRunner
 
 import oracles
-from hesse.cli.app import app
+from commands_in_process import invoke
 from hesse.datasets import read_dataset, write_dataset
 from hesse.engines import make_engine
 from hesse.errors import HesseError
@@ -22,8 +20,7 @@ LEVEL = make_engine(MORSE[1]).level
 
 
 def hesse(*arguments, folder):
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
+    done = invoke(*arguments, folder=folder)
     if done.exception is None or isinstance(done.exception, SystemExit):
         return done.exit_code, done.stdout, done.stderr
     assert isinstance(done.exception, HesseError), done.exception

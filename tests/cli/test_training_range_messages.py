@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from ase.io import write
-from typer.testing import CliRunner, Result
 
 import hesse as package
 import oracles
-from hesse.cli.app import app
+from commands_in_process import hesse
 from hesse.structures import TrainingEnvironments, to_ase
-
-
-def hesse(folder: Path, *arguments: object) -> Result:
-    with contextlib.chdir(folder):
-        return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
 
 
 @pytest.fixture
@@ -37,14 +30,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_relaxations_vibrations_and_dynamics(folder: Path) -> None:
     model = ("--engine", "m.hesse", "--quiet")
-    relaxed = hesse(folder, "minimize", "in.extxyz", "min.h5", *model, "--fmax", 1e3, "--json", "rows.json")
+    relaxed = hesse("minimize", "in.extxyz", "min.h5", *model, "--fmax", 1e3, "--json", "rows.json", folder=folder)
     assert "  2 outside the training data of the model, such as " in relaxed.stdout
     assert [row["outside_training"] for row in json.loads((folder / "rows.json").read_text())] == [True, True]
     for verb in ("vibrations", "thermo"):
-        done = hesse(folder, verb, "in.extxyz", *model)
+        done = hesse(verb, "in.extxyz", *model, folder=folder)
         assert "warning: 2 of 2 structures are outside the training data of the model" in done.stderr
     options = ("--no-relax", "--time", 0.001, "--seeds", 1, "--failure", "none")
     assert (
         "  2 ended outside the training data of the model"
-        in hesse(folder, "md", "in.extxyz", "md.h5", *model, *options).stdout
+        in hesse("md", "in.extxyz", "md.h5", *model, *options, folder=folder).stdout
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from dataclasses import replace
@@ -14,28 +13,16 @@ import pytest
 from ase.constraints import FixAtoms
 from ase.io import read, write
 from ase.vibrations import VibrationsData
-from click.testing import Result
-from typer.testing import CliRunner
 
 import hesse as library
 import oracles
-from hesse.cli.app import app
+from commands_in_process import hesse
 from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, ExecutionError, FileFormatError, HesseError, RequestError
 from hesse.structures import Properties, Structure, to_ase
 
 MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
 KILLER = ("--engine", "ase:closed_form_engines:killer", "--workers", "1", "--quiet")
-
-
-def hesse(*arguments: Any, folder: Path) -> Result:
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
-    if isinstance(done.exception, HesseError):
-        raise done.exception
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
 
 
 def stored(count: int) -> Dataset:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import closed_form_engines
 import oracles
-from hesse.cli.app import app
+from commands_in_process import hesse
 from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.engines import Engine
 from hesse.errors import (
@@ -112,14 +110,6 @@ def test_wrong_requests_get_a_reply(data) -> None:
     wrong = [(s, p.replace(hvp=-p.hvp)) for s, p in flipped]
     with pytest.raises(InconsistentLabelsError):
         complete_hessians(Dataset.from_pairs(wrong), quiet=True)
-
-
-def hesse(*arguments, folder):
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, [str(a) for a in arguments])
-    if isinstance(done.exception, HesseError):
-        raise done.exception
-    return done
 
 
 def test_the_command(data, tmp_path) -> None:

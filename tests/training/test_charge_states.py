@@ -12,7 +12,7 @@ from ase.build import molecule
 from tiny_run import config, training_data
 
 import hesse
-from hesse.cli import app as command_line
+from commands_in_process import exit_code
 from hesse.datasets import Dataset, write_dataset
 from hesse.deploy import HesseCalculator
 from hesse.engines import PotentialEngine
@@ -95,13 +95,11 @@ def test_the_command_line_prints_a_line(
 ) -> None:
     data = training_data().select([0])
     write_dataset(tmp_path / "other.h5", Dataset((charged(model),), data.labels))
-    command = ["hesse", "label", str(tmp_path / "other.h5"), str(tmp_path / "out.h5"), "--engine", str(model)]
-    monkeypatch.setattr("sys.argv", [*command, "--workers", "1", "--quiet"])
+    files = (tmp_path / "other.h5", tmp_path / "out.h5")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        with pytest.raises(SystemExit) as end:
-            command_line.main()
-    assert not end.value.code
+        code = exit_code(monkeypatch, "label", *files, "--engine", model, "--workers", "1", "--quiet")
+    assert code == 0
     shown = capfd.readouterr().err
     assert shown.count("has charge -2 and") == 1
     assert "ChargeStateWarning" not in shown

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from shared_runs import RUNS, CustomPotential, mixed_data, one_run, weights_of
 from tiny_run import OPTIONS, record, tensors, validation_data
 
-from hesse.cli import app as command_line
+from commands_in_process import exit_code
 from hesse.datasets import write_dataset
 from hesse.errors import ConfigError, ProcessLostError
 from hesse.training.config_file import load_config, run_from_config
@@ -384,21 +384,14 @@ def test_invalid_requests_start_no_process(
         (["--devices", "2", "steps=0"], "ConfigError"),
         (["--devices", "0"], "Invalid value for '--devices'"),
     ]:
-        assert main(monkeypatch, "train", str(path), *words) == 2
+        assert exit_code(monkeypatch, "train", str(path), *words) == 2
         assert message in capsys.readouterr().err
     monkeypatch.setenv("RANK", "0")
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert main(monkeypatch, "train", str(path), "--devices", "2") == 2
+    assert exit_code(monkeypatch, "train", str(path), "--devices", "2") == 2
     assert "this is one of several already" in capsys.readouterr().err
     assert not (path.parent / "out").exists()
-
-
-def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr("sys.argv", ["hesse", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        command_line.main()
-    return int(stop.value.code or 0)
 
 
 @pytest.mark.long
