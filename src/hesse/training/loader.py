@@ -225,7 +225,9 @@ class TrainingLoader:
             return labels
         fresh = config.probe.source == "fresh"
         count = config.probe.n_probes if fresh else config.curvature.probes
-        stored = sample_probes(labels, batch.rng_keys, count, seed=config.seed, step=step)
+        stored = labels
+        if count is not None and labels.hvp is not None:
+            stored = sample_probes(labels, batch.rng_keys, count, seed=config.seed, step=step)
         if not fresh:
             return stored
         directions = self._probe.draw(batch, ProbeSeed(config.seed, step))
