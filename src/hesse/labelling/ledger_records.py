@@ -1,4 +1,4 @@
-"""What a ledger keeps of a structure: labels as bytes, attempts to compute them, and the key that both stand under."""
+"""Records of a ledger: labels of a structure as bytes, attempts to compute them, and the key of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every sample gets: its name, its labels, random numbers of its own, and a check for collisions."""
+"""Parts of every sample: its name, its labels, random numbers of its own, and a check for collisions."""
 
 from __future__ import annotations
 
