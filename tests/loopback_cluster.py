@@ -22,11 +22,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
         time.sleep(0.02)
 
 
-def alive(pid: int) -> bool:
+def state(pid: int) -> str:
+    """R, S, T, Z, ... as the kernel tells it; Z too where there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
-        return False
+        return "Z"
+
+
+def alive(pid: int) -> bool:
+    return state(pid) != "Z"
 
 
 def children_of(pid: int) -> list[int]:

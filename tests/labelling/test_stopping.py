@@ -16,7 +16,7 @@ import oracles
 from hesse.datasets import read_dataset
 from hesse.engines import make_engine
 from hesse.labelling import label, ledger_path
-from loopback_cluster import alive, children_of, cluster, wait_for
+from loopback_cluster import alive, children_of, cluster, state, wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,17 +66,20 @@ def wait_for_answers(driver: subprocess.Popen, output: Path, count: int) -> None
     wait_for(enough)
 
 
-def wait_until_started(workers: list[int]) -> None:
-    """Wait until every worker process was seen asleep three times: imports keep a process busy, this engine sleeps most
-    of the time. (A worker that is killed before it has started ends the campaign, by design.)"""
-    asleep = dict.fromkeys(workers, 0)
+def kill_during_a_label(worker: int, marks: Path) -> None:
+    """Kill a worker process while it computes a label: it is halted, and goes on if it was between two of them. (Killed
+    between two labels it loses none; killed before it has started it ends the campaign, by design.)"""
 
-    def started() -> bool:
-        for pid in workers:
-            asleep[pid] += Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S"
-        return min(asleep.values()) >= 3
+    def caught() -> bool:
+        os.kill(worker, signal.SIGSTOP)
+        wait_for(lambda: state(worker) == "T")
+        if (marks / str(worker)).exists():
+            return True
+        os.kill(worker, signal.SIGCONT)
+        return False
 
-    wait_for(started)
+    wait_for(caught)
+    os.kill(worker, signal.SIGKILL)
 
 
 def count_done(output: Path) -> int:
@@ -92,16 +95,17 @@ def count_done(output: Path) -> int:
         connection.close()
 
 
-def test_killed_and_stopped_campaigns_continue(tmp_path):
+def test_killed_and_stopped_campaigns_continue(tmp_path, monkeypatch):
     """kill -9 of a worker, then of the driver, then SIGTERM, then to the end: no record is lost or computed twice, no
     worker is left."""
-    output = tmp_path / "out.h5"
+    output, marks = tmp_path / "out.h5", tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setenv("CALCULATING", str(marks))
     killed = start_campaign(output)
     wait_for_answers(killed, output, 4)
     workers = children_of(killed.pid)
     assert len(workers) == 2
-    wait_until_started(workers)
-    os.kill(workers[0], signal.SIGKILL)
+    kill_during_a_label(workers[0], marks)
     wait_for_answers(killed, output, 12)
     workers = children_of(killed.pid)
     killed.send_signal(signal.SIGKILL)
