@@ -16,7 +16,7 @@ from hesse.engines.compute import compute
 from hesse.errors import ConfigError, HesseError, MissingLabelError, RequestError, UnknownElementError
 from hesse.probes import ProbeSeed, Rademacher
 from hesse.recipes.protocols import plan_recipe, run_recipe
-from hesse.structures import collate
+from hesse.structures import Properties, collate
 from oracles import Morse, labeled, molecules
 
 SURFACE = Morse(depth=1.0, width=1.2)
@@ -143,6 +143,42 @@ def test_structures_from_dynamics_and_searches_of_the_committee(tmp_path: Path, 
     assert (tmp_path / "out/curvature/seed-0/round-1/member-1/model.hesse").exists()
 
 
+@pytest.mark.slow
+def test_minima_and_transition_states_with_a_trained_committee(tmp_path: Path) -> None:
+    """Guesses by tag; a committee that is given; weights of new labels; options of later rounds."""
+    from ase.build import molecule
+
+    from hesse.structures import from_ase
+
+    water = from_ase(molecule("H2O"))
+    guesses = [replace(water, id="top", tag="ts"), replace(water, id="bottom", tag="reactant")]
+    pool = Dataset.from_pairs((s, Properties.single(len(s), structure_id=s.id)) for s in guesses)
+    start = replace(data([3, 4] * 5, 1, "s", elements=(1, 8)), metadata={"level": "GFN2-xTB"})
+    config = options(tmp_path, start=start, pool=pool, engine="gfn2", rounds=1, per_round=2, test={}, tolerance=1e-6)
+    config |= {"validation": None, "validation_fraction": 0.3, "source": "stationary-points", "begin": "previous",
+               "search": {"steps": 2}, "relaxation": {"steps": 3}}  # fmt: skip
+    config["training"] = {**TRAINING, "steps": 1}
+    first = run_recipe("active", config, quiet=True)
+    members = [first.file(f"start/seed-0/member-{k}", "model.hesse") for k in range(2)]
+
+    config |= {"pretrained": members, "label_weight": 8.0, "updates": {"steps": 3}, "output": tmp_path / "second"}
+    plan = plan_recipe("active", config)
+    assert not any("start/seed-0/member" in name for name in plan.stages)
+    second = run_recipe("active", config, quiet=True)
+    labels = read_dataset(second.file("curvature/seed-0/round-0/labels", "labels.h5"))
+    assert {name.rsplit("/", 1)[1]: s.tag for name, s in zip(labels.ids, labels.structures, strict=True)} == {
+        "top": "failed", "bottom": "failed",
+    }  # fmt: skip
+    assert labels.labels.weight is not None
+    assert labels.labels.weight.tolist() == [8.0, 8.0]
+    (top,) = (s for s in labels.structures if s.id.endswith("top"))
+    (bottom,) = (s for s in labels.structures if s.id.endswith("bottom"))
+    assert np.abs(top.positions - bottom.positions).max() > 1e-3
+    run = second.file("curvature/seed-0/round-1/member-0", "model.hesse").parent
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert max(steps) == 3
+
+
 def _atoms(structure: Any) -> Any:
     from hesse.structures import to_ase
 
@@ -165,6 +201,11 @@ def _atoms(structure: Any) -> Any:
         ({"source": "dynamics", "engine": "gfn2", "dynamics": {"counts": 2}}, HesseError, "counts"),
         ({"start": data([3, 4], 1, "s", hessian=False)}, MissingLabelError, "no structure has products or a Hessian"),
         ({"pool": data([3, 3], 2, "p", elements=(9,))}, UnknownElementError, "the pool holds elements \\[9\\]"),
+        ({"source": "stationary-points", "engine": "gfn2"}, RequestError, "has a tag of a transition state"),
+        ({"relaxation": {"steps": 5}}, ConfigError, "relaxation holds options of source: stationary-points"),
+        ({"pretrained": ["a.hesse"]}, ConfigError, "pretrained names 1 models, and members is 2"),
+        ({"pretrained": ["a.hesse", "b.hesse"]}, HesseError, "a.hesse"),
+        ({"label_weight": 0}, ConfigError, "label_weight"),
         ({"engine": "gfn1"}, RequestError, "engine: labels of GFN1-xTB, and those to begin with are of GFN2-xTB"),
     ],
 )

@@ -34,7 +34,7 @@ from hesse.recipes.protocols.common_stages import (
     train_stage,
 )
 from hesse.recipes.protocols.label_curve import curve_table
-from hesse.recipes.protocols.recipe_settings import file_list
+from hesse.recipes.protocols.recipe_settings import file_list, merged
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
 from hesse.runtime.filesystem import atomic_write_text
 
@@ -89,8 +89,15 @@ def _branch(
     for number in range(len(sizes) + 1):
         # All ways to pick begin with the same committee.
         folder = f"{branch}/round-{number}" if number else f"start/seed-{seed}"
-        before, members = members, tuple(output / folder / f"member-{k}" / MODEL for k in range(settings.members))
-        for k in range(settings.members):
+        given = settings.pretrained if number == 0 else None
+        before, members = (
+            members,
+            tuple(
+                output / folder / f"member-{k}" / MODEL if given is None else Path(given[k])
+                for k in range(settings.members)
+            ),
+        )
+        for k in range(settings.members if given is None else 0):
             options = _member_options(settings, data, seed, k, labels, before)
             name = f"{folder}/member-{k}"
             yield train_stage(output, name, "a member of the committee", options, branch=branch if number else ""), None
@@ -114,8 +121,10 @@ def _branch(
             label = pool_labels_stage(settings, current)
         else:
             spec = LabelSpec(settings.probes, hessian=settings.hessian)
-            label = label_stage(f"{current.folder}/labels", f"label with {settings.engine}", request, settings.engine,
-                                spec, workers=settings.workers, branch=branch)  # fmt: skip
+            label = label_stage(
+                f"{current.folder}/labels", f"label with {settings.engine}", request, settings.engine, spec,
+                workers=settings.workers, branch=branch, weight=settings.label_weight,
+            )  # fmt: skip
         yield label, None
         labels, requests = [*labels, output / label.name / LABELS], [*requests, request]
         calibration = calibration_stage(settings, current, labels[-1])
@@ -133,6 +142,8 @@ def _member_options(
     else:
         files |= {"validation_fraction": settings.validation_fraction, "by_group": settings.by_group}
     options = settings.run_options(seed * settings.members + k, data=files)
+    if before:
+        options = merged(options, settings.updates)
     if before and settings.begin == "previous":
         options = {key: value for key, value in options.items() if key not in ("model", "repulsion")}
         options["init_from"] = str(before[k])

@@ -17,13 +17,13 @@ from hesse.errors import ExtrapolationWarning
 from hesse.evaluation import spread_calibration
 from hesse.evaluation.spread_calibration import structure_spreads
 from hesse.labelling import teacher_labels
-from hesse.recipes.protocols.active_settings import ActiveSettings, PickBy, read_active_data
-from hesse.recipes.protocols.common_stages import LABELS
+from hesse.recipes.protocols.active_settings import ActiveSettings, PickBy, is_saddle_guess, read_active_data
+from hesse.recipes.protocols.common_stages import LABELS, weight_option, with_weight
 from hesse.recipes.protocols.recipe_settings import file_list
 from hesse.recipes.protocols.stages import Stage, StageWork
 from hesse.recipes.protocols.student_data import open_data
 from hesse.runtime.filesystem import write_rows
-from hesse.sampling import sample_md, search_saddles, unique_structures
+from hesse.sampling import sample_md, search_minima, search_saddles, unique_structures
 from hesse.sampling.label_scores import choose_structures
 from hesse.structures import Properties, Structure
 
@@ -84,10 +84,7 @@ def exploration_stage(settings: ActiveSettings, current: Round) -> Stage:
                 samples = sample_md(starts, model, settings.sampling(current.seed), workers=0, quiet=stage.quiet)
             structures, failed = list(samples.structures), len(samples.failures)
         else:
-            target = stage.folder / EXPLORED
-            searches = search_saddles(starts, model, target, workers=0, quiet=stage.quiet, **settings.search)
-            parts = [part for part in (searches.dataset, searches.failed) if part is not None]
-            structures, failed = [s for part in parts for s in part.structures], len(searches.failures)
+            structures, failed = _stationary_points(settings, starts, model, stage)
         named = [replace(s, id=f"{current.folder}/{s.id}") for s in structures]
         if not named:
             return {"stop": f"none of {len(starts)} starts gave a structure", "candidates": 0}
@@ -96,10 +93,31 @@ def exploration_stage(settings: ActiveSettings, current: Round) -> Stage:
 
     options: dict[str, Any] = {"source": settings.source, "explore": settings.explore, "seed": current.seed}
     options |= {"dynamics": settings.dynamics, "search": settings.search}
+    if settings.relaxation:
+        options["relaxation"] = settings.relaxation
     return Stage(
         f"{current.folder}/explore", f"candidates from {settings.source.replace('-', ' ')} of the committee", work,
         options, (*file_list(settings.pool), current.committee), (EXPLORED,), branch=current.branch,
     )  # fmt: skip
+
+
+def _stationary_points(
+    settings: ActiveSettings, starts: Sequence[Structure], model: str, stage: StageWork
+) -> tuple[list[Structure], int]:
+    """Where searches and relaxations by the committee end, also those that fail, and the number of these."""
+    only_saddles = settings.source == "transition-states"
+    guesses = [s for s in starts if only_saddles or is_saddle_guess(s)]
+    others = [] if only_saddles else [s for s in starts if not is_saddle_guess(s)]
+    results = [
+        search(part, model, stage.folder / name, workers=0, quiet=stage.quiet, **options)
+        for search, part, name, options in (
+            (search_saddles, guesses, EXPLORED, settings.search),
+            (search_minima, others, "minima.h5", settings.relaxation),
+        )
+        if part
+    ]
+    parts = [part for result in results for part in (result.dataset, result.failed) if part is not None]
+    return [s for part in parts for s in part.structures], sum(len(result.failures) for result in results)
 
 
 def pick_stage(settings: ActiveSettings, current: Round, explored: Path | None) -> Stage:
@@ -172,13 +190,13 @@ def pool_labels_stage(settings: ActiveSettings, current: Round) -> Stage:
 
     def work(stage: StageWork) -> Mapping[str, Any]:
         pool = open_data(settings.pool)
-        chosen = pool.with_ids(open_data(request).ids)
+        chosen = with_weight(pool.with_ids(open_data(request).ids), settings.label_weight)
         write_dataset(stage.folder / LABELS, chosen)
         return {"labeled": len(chosen)}
 
     return Stage(
-        f"{current.folder}/labels", "their labels in the pool", work, {}, (request, *file_list(settings.pool)),
-        (LABELS,), branch=current.branch,
+        f"{current.folder}/labels", "their labels in the pool", work, weight_option(settings.label_weight),
+        (request, *file_list(settings.pool)), (LABELS,), branch=current.branch,
     )  # fmt: skip
 
 

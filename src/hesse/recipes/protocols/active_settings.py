@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -12,10 +13,13 @@ from hesse.datasets import Dataset
 from hesse.engines import make_engine
 from hesse.engines.levels import levels_agree
 from hesse.errors import ConfigError, MissingLabelError, RequestError, UnknownElementError
+from hesse.evaluation.reaction_errors import REACTION_TAGS
+from hesse.models import load_model
 from hesse.recipes.protocols.hint_settings import has_curvature
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings
 from hesse.recipes.protocols.student_data import check_held_out, open_data
 from hesse.sampling import MDSampling
+from hesse.structures import Structure
 
 __all__ = ["ActiveData", "ActiveSettings", "PickBy", "check_active", "read_active_data"]
 
@@ -25,6 +29,7 @@ PickBy = Literal["curvature", "forces", "energy", "random"]
 class ActiveSettings(RecipeSettings):
     """Active learning: a committee of models labels what it disagrees about."""
 
+    files: ClassVar[tuple[str, ...]] = ("output", "pretrained")
     data_files: ClassVar[tuple[str, ...]] = ("start", "pool", "validation", "test")
     engines: ClassVar[tuple[str, ...]] = ("engine",)
 
@@ -32,9 +37,10 @@ class ActiveSettings(RecipeSettings):
     pool: Files = Field(
         description="structures to pick from; for other sources the starts of dynamics or guesses of transition states"
     )
-    source: Literal["pool", "dynamics", "transition-states"] = Field(
-        "pool", description="pick from the pool, from dynamics of the committee, or from its transition-state searches"
-    )
+    source: Literal["pool", "dynamics", "transition-states", "stationary-points"] = Field(
+        "pool", description="pick from the pool, from dynamics of the committee, from its transition-state searches, "
+        "or from its transition states (of guesses tagged ts) and minima (of all other structures of the pool)"
+    )  # fmt: skip
     engine: str | None = Field(None, description="makes the labels; null: the labels in the pool")
     probes: int = Field(2, ge=1, description="products H v of each label, and probes of the disagreement in curvature")
     hessian: bool = Field(True, description="full Hessians from the engine: fresh probes in training")
@@ -42,7 +48,13 @@ class ActiveSettings(RecipeSettings):
     validation: Files | None = Field(None, description="validation data; null: a part of the labels is held out")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="the part that every member holds out for itself")
     by_group: bool = Field(True, description="keep structures of one molecule or reaction together when holding out")
+    label_weight: float = Field(
+        1.0, gt=0, description="weight in the loss of a structure that the recipe has labeled; those of start have 1"
+    )
     members: int = Field(3, ge=2, description="models of the committee")
+    pretrained: tuple[Path, ...] | None = Field(
+        None, description="model files to begin with in place of the first training, as many as members"
+    )
     pick_by: tuple[PickBy, ...] = Field(
         ("curvature",), min_length=1, description="disagreement in curvature, forces or energy, or random; several "
         "for a comparison"
@@ -58,6 +70,9 @@ class ActiveSettings(RecipeSettings):
     begin: Literal["new", "previous"] = Field(
         "new", description="members of a round begin as new networks, or as those of the round before"
     )
+    updates: dict[str, Any] = Field(
+        default_factory=dict, description="options over those of training for all rounds after the first"
+    )
     explore: int = Field(20, ge=1, description="starts of dynamics or searches in a round, drawn from the pool")
     dynamics: dict[str, Any] = Field(
         default_factory=dict, description="options of dynamics: temperatures, count, stride, equilibration, ..."
@@ -65,6 +80,7 @@ class ActiveSettings(RecipeSettings):
     search: dict[str, Any] = Field(
         default_factory=dict, description="options of transition-state searches: method, fmax, steps"
     )
+    relaxation: dict[str, Any] = Field(default_factory=dict, description="options of relaxations: fmax, steps")
 
     @field_validator("pick_by", mode="before")
     @classmethod
@@ -77,8 +93,14 @@ class ActiveSettings(RecipeSettings):
             raise ValueError(f"structures of {self.source} have no labels: give an engine that makes them")
         if self.dynamics and self.source != "dynamics":
             raise ValueError("dynamics are options of source: dynamics")
-        if self.search and self.source != "transition-states":
-            raise ValueError("search holds options of source: transition-states")
+        if self.search and self.source not in ("transition-states", "stationary-points"):
+            raise ValueError("search holds options of source: transition-states or stationary-points")
+        if self.relaxation and self.source != "stationary-points":
+            raise ValueError("relaxation holds options of source: stationary-points")
+        if self.pretrained is not None and len(self.pretrained) != self.members:
+            raise ValueError(f"pretrained names {len(self.pretrained)} models, and members is {self.members}")
+        if self.pretrained is not None and len(self.seeds) > 1:
+            raise ValueError("pretrained models are one committee: give one seed, or leave them out")
         self.sampling(0)
         return self
 
@@ -134,6 +156,21 @@ class ActiveData:
         return [i for i in usable if self.pool.ids[i] not in labeled]
 
 
+SADDLE_TAGS = tuple(tag for tag, role in REACTION_TAGS.items() if role == "saddle")
+
+
+def is_saddle_guess(structure: Structure) -> bool:
+    """Whether a structure of the pool is the guess of a transition state, by its tag.
+
+    Args:
+        structure: the structure.
+
+    Returns:
+        True if so.
+    """
+    return REACTION_TAGS.get(structure.tag) == "saddle"
+
+
 def read_active_data(settings: ActiveSettings) -> ActiveData:
     """Read the data.
 
@@ -164,12 +201,18 @@ def check_active(settings: ActiveSettings) -> list[str]:
         RequestError: nothing to pick, labels of several levels of theory, or too few to hold some out.
         ConfigError: more picks than there are structures.
         MissingLabelError: labels to begin with that hold no curvature.
-        UnknownElementError: the pool has an element that no labeled structure has.
+        UnknownElementError: the pool has an element that no labeled structure has, or a pretrained model lacks one.
     """
     data = read_active_data(settings)
     start, pool, remarks = data.start, data.pool, []
     if not has_curvature(start):
         raise MissingLabelError(f"{start.source}: no structure has products or a Hessian, which the committee learns")
+    for file in settings.pretrained or ():
+        missing = set(start.elements) - set(load_model(file).elements)
+        if missing:
+            raise UnknownElementError(
+                f"pretrained: {file} does not know the elements {sorted(missing)} of {start.source}"
+            )
     unknown = set(pool.elements) - set(start.elements)
     if unknown:
         raise UnknownElementError(
@@ -180,6 +223,11 @@ def check_active(settings: ActiveSettings) -> list[str]:
         check_held_out(start, settings.validation_fraction, by_group=settings.by_group)
     if not settings.allow_mixed_levels:
         _check_levels(settings, data)
+    if settings.source == "stationary-points" and not any(is_saddle_guess(s) for s in pool.structures):
+        raise RequestError(
+            f"{pool.source}: no structure of the pool has a tag of a transition state ({', '.join(SADDLE_TAGS)}), so "
+            "that all would be relaxed to minima. Tag the guesses, or use source: transition-states if all are guesses"
+        )
     if settings.source == "pool":
         candidates = data.candidates(settings)
         if not candidates:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hesse.datasets import read_dataset
+import torch
+
+from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.engines.names import path_in_name
 from hesse.evaluation import Evaluation
 from hesse.labelling import LabelSpec, label
@@ -21,7 +24,16 @@ from hesse.runtime.settings import validate_config
 from hesse.training import RunConfig
 from hesse.training.run_identity import WITHOUT_EFFECT
 
-__all__ = ["MODEL", "ensemble_stage", "error_table", "errors_stage", "label_stage", "train_stage"]
+__all__ = [
+    "MODEL",
+    "ensemble_stage",
+    "error_table",
+    "errors_stage",
+    "label_stage",
+    "train_stage",
+    "weight_option",
+    "with_weight",
+]
 
 MODEL = "model.hesse"
 """File of the best model in the folder of a training stage."""
@@ -88,6 +100,7 @@ def label_stage(
     *,
     workers: int | None = None,
     branch: str = "",
+    weight: float = 1.0,
 ) -> Stage:
     """A stage that labels structures, as `hesse label` does. Failures of single structures are left out.
 
@@ -99,6 +112,7 @@ def label_stage(
         spec: what to compute.
         workers: number of processes, one thread each.
         branch: its branch, see `Stage`.
+        weight: weight of the structures in the loss of later training.
 
     Returns:
         The stage; its product is `labels.h5`.
@@ -106,6 +120,8 @@ def label_stage(
 
     def work(stage: StageWork) -> dict[str, Any]:
         report = label(structures, engine, stage.folder / LABELS, spec=spec, workers=workers, quiet=stage.quiet)
+        if weight != 1.0:
+            write_dataset(stage.folder / LABELS, with_weight(report.dataset, weight))
         return {
             "labeled": len(report.dataset),
             "failed": {failure.id: failure.reason for failure in report.failures},
@@ -113,8 +129,36 @@ def label_stage(
             "engine_seconds": report.engine_seconds,
         }
 
-    options = {"engine": engine, "labels": vars(spec)}
+    options = {"engine": engine, "labels": vars(spec), **weight_option(weight)}
     return Stage(name, description, work, options, (structures,), (LABELS,), branch=branch)
+
+
+def with_weight(dataset: Dataset, weight: float) -> Dataset:
+    """A data set whose structures have another weight in the loss.
+
+    Args:
+        dataset: the data set.
+        weight: the weight of each structure; 1 leaves the data as they are.
+
+    Returns:
+        The data set.
+    """
+    if weight == 1.0:
+        return dataset
+    values = torch.full((len(dataset),), weight, dtype=torch.float64)
+    return replace(dataset, labels=dataset.labels.replace(weight=values))
+
+
+def weight_option(weight: float) -> dict[str, float]:
+    """The option of a stage that gives labels a weight.
+
+    Args:
+        weight: the weight.
+
+    Returns:
+        The option; none for the weight 1, as in stages of earlier versions.
+    """
+    return {} if weight == 1.0 else {"weight": weight}
 
 
 def errors_stage(
