@@ -101,7 +101,7 @@ def _iter_tensors(value: Any) -> Iterator[Tensor]:
 
 
 def compiled_shape(batch: Batch) -> tuple[object, ...]:
-    """What the compiler treats as constant: dimensions below two, and the kind of the precomputed tables.
+    """A key of what the compiler treats as constant: dimensions below two, and the kind of the precomputed tables.
 
     Args:
         batch: the structures, with precomputed tables.

@@ -20,7 +20,7 @@ from hesse.structures import Properties, Structure, label_names
 __all__ = ["BaseDataset", "check_unique_ids", "joined_metadata", "structure_indices"]
 
 Part = TypeVar("Part")
-"""What a part of a data set is: a data set in memory, or either kind."""
+"""Type of a part of a data set: a data set in memory, or either kind."""
 
 
 class BaseDataset(ABC, Generic[Part]):

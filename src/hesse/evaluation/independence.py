@@ -23,7 +23,7 @@ def groups_are_known(structures: Sequence[Structure]) -> bool:
 
 
 def independence_note(structures: Sequence[Structure]) -> str | None:
-    """What to say where structures that are probably alike count as independent ones.
+    """A note for tables in which structures that are probably alike count as independent ones.
 
     Several geometries of one molecule have similar errors. With groups they count as one molecule; without, every
     structure does, and intervals are too narrow.

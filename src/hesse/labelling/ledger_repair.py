@@ -30,7 +30,7 @@ __all__ = ["read_attempt_rows", "read_label_rows", "salvage", "write_rebuilt"]
 _N_LABEL, _N_ATTEMPT = LABEL_COLUMNS.count(",") + 1, ATTEMPT_COLUMNS.count(",") + 1
 
 _DAMAGE = (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError)
-"""What reading a damaged file raises."""
+"""Exceptions that reading a damaged file raises."""
 _SMALLEST_ROW = 64
 """Bytes that a row of labels takes at least (its keys are 32 digits each): bounds the number of rows of a file."""
 

@@ -27,7 +27,7 @@ _MAX_EXPANSION: Final = 0.25
 
 @dataclass(frozen=True)
 class CrystalIdentity:
-    """What a crystal is, whatever cell it is given in.
+    """The identity of a crystal, whatever cell it is given in.
 
     Attributes:
         formula: of the primitive cell.

@@ -56,7 +56,7 @@ SUITE_SECTIONS: Final = {
         ("failure_temperature", "mean", "temperature reached"),
     ),
 }
-"""What the tables show: property, metric and title."""
+"""Columns of the tables: property, metric and title."""
 
 
 def suite_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:

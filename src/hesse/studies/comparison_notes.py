@@ -1,4 +1,4 @@
-"""What to know when reading the numbers of a comparison."""
+"""Notes that a reader of the numbers of a comparison needs."""
 
 from __future__ import annotations
 

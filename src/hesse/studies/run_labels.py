@@ -1,4 +1,4 @@
-"""What distinguishes runs: options and training data, from the files of their models."""
+"""Options and training data in which runs differ, from the files of their models."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def _as_spectrum(spectrum: object, unit: str | None, column: int | None, allow_n
 
 
 def _doubts(spectrum: SpectralFunction) -> list[str]:
-    """What a wrong unit, or values in place of strengths, would look like."""
+    """Warn of numbers as a wrong unit, or values in place of strengths, would give."""
     highest, result = spectrum.highest_frequency, []
     if highest > HIGHEST_PHONON:
         result.append(

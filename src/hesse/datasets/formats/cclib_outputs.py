@@ -42,7 +42,7 @@ _SCF_FAILED: Final = re.compile(
     r"SC[CF] is not converged|SC[CF] not converged|convergence criteria cannot be satisfied|did not converge",
     re.IGNORECASE,
 )
-"""What Q-Chem, Psi4, NWChem, GAMESS, xTB and others print when the equations were not solved."""
+"""Messages of Q-Chem, Psi4, NWChem, GAMESS, xTB and others when the equations were not solved."""
 _NO_NUCLEUS: Final = re.compile(
     r"^[ \t]*(?:\d+[ \t]+)?(@[a-z]{1,2}\d*|(?:bq|gh|ghost)(?:[-_.(][a-z]{1,2}\d*\)?|[a-z]{0,2}\d*)"
     r"|[a-z]{1,2}\d*(?:[-_(](?:bq|gh|ghost)\)?|@))[ \t]+-?\d+\.\d+[ \t]+-?\d+\.\d+[ \t]+-?\d",

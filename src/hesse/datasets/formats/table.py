@@ -32,7 +32,7 @@ from hesse.runtime.filesystem import check_input_file
 __all__ = ["FileFormat", "ReadOptions", "file_formats", "find_format", "find_writer", "register_format"]
 
 _DATA_SETS: Final = "data sets"
-"""What a format holds that keeps any number of structures and all of their labels."""
+"""Contents of a format that keeps any number of structures and all of their labels."""
 _UNIT_OPTIONS: Final = ("energy", "length", "forces", "curvature")
 _ALL_UNIT_OPTIONS: Final = (*_UNIT_OPTIONS, "stress")
 
