@@ -1,4 +1,5 @@
-"""A command `hesse` for tests that starts in milliseconds: a server that has imported everything forks for each call.
+"""Commands `hesse` and `python` for tests that start in milliseconds: a server that has imported everything forks for
+each call. `python` runs a script this way (`python SCRIPT ...`); with options it is the interpreter itself.
 
 What starts with the interpreter itself (signals during the imports, `python -m hesse`, exit codes of killed processes)
 is tested with processes of its own. POSIX only.
@@ -13,6 +14,7 @@ import contextlib
 import gc
 import json
 import os
+import runpy
 import socket
 import stat
 import subprocess
@@ -25,6 +27,8 @@ from typing import NoReturn
 
 _CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
+if os.path.basename(sys.argv[0]) == "python" and (sys.argv[1:2] or ["-"])[0].startswith("-"):
+    os.execv({python!r}, sys.argv)
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 call = json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode()
@@ -42,16 +46,17 @@ def forked_commands(folder: Path) -> Iterator[Path]:
     """Run the server.
 
     Args:
-        folder: for the socket and the command.
+        folder: for the socket and the commands.
 
     Yields:
-        The folder of the command `hesse`, for the PATH.
+        The folder of the commands `hesse` and `python`, for the PATH.
     """
     address, places = str(folder / "socket"), folder / "bin"
     places.mkdir()
-    command = places / "hesse"
-    command.write_text(_CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    for name in ("hesse", "python"):
+        command = places / name
+        command.write_text(_CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
     with subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.DEVNULL) as server:
         try:
             end = time.monotonic() + _START_TIMEOUT
@@ -68,6 +73,7 @@ def _serve(address: str) -> NoReturn:
     import matplotlib.pyplot  # noqa: F401
     import scipy.optimize
     import scipy.stats  # noqa: F401
+    import torch._dynamo  # noqa: F401  (two seconds in the first step of an optimizer)
 
     import hesse.cli.app
     import hesse.evaluation
@@ -108,9 +114,14 @@ def _run(connection: socket.socket) -> NoReturn:
     os.environ.update(environment)
     code: object = 0
     try:
-        from hesse.cli.entry import main
+        if os.path.basename(sys.argv[0]) == "python":
+            del sys.argv[0]
+            sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            from hesse.cli.entry import main
 
-        main()
+            main()
     except SystemExit as end:
         code = end.code
         if isinstance(code, str):
