@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,10 +140,21 @@ def test_structures_are_divided_evenly(sizes: list[int], count: int, data: Any) 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the results of all `RUNS` in two processes, which torchrun starts once."""
-    folder = tmp_path_factory.mktemp("shared")
-    done = subprocess.run([*TORCHRUN, str(SCRIPT), str(folder)], env=ALONE, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    """Folder with the results of all `RUNS` in two processes, which torchrun starts once: all processes of pytest-xdist
+    read the results of the first of them, for which the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of the session
+    folder = base / "shared"
+    with open(base / "shared.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+            folder.mkdir()
+            command = [*TORCHRUN, str(SCRIPT), str(folder)]
+            done = subprocess.run(command, env=ALONE, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stderr
+            (folder / "done").touch()
     return folder
 
 
