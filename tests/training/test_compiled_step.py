@@ -134,29 +134,28 @@ def test_compiled_steps_have_the_loss_and_gradient_of_eager_ones() -> None:
             torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-9 * float(slope.abs().max() + 1))
 
 
-@pytest.mark.parametrize("sizes", [(3,), (3, 2, 4)])
-def test_stress_is_compiled_too(sizes: tuple[int, ...]) -> None:
-    """Cells and molecules in one batch, some without the label; one structure and several."""
+def test_stress_is_compiled_too() -> None:
+    """One structure and several with one compilation; cells and molecules in one batch, some without the label."""
     potential = network("hipnn, matrix")
-    cells = [crystal(seed, atoms=atoms) for seed, atoms in enumerate(sizes)]
-    data = labeled(Morse(), [*cells, *(molecules([4]) if len(sizes) > 1 else [])])
-    batch, labels = data.batch(range(len(data)), potential.cutoff)
-    stress = torch.full((len(data), 3, 3), torch.nan, dtype=torch.float64)
-    stress[: len(cells)] = 0.1 * torch.randn(len(cells), 3, 3, dtype=torch.float64)
-    held = torch.arange(len(data)) < max(1, len(cells) - 1)
-    labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": held})
+    eager = LossAndGradient(potential)
+    traced = LossAndGradient(potential, compiled=CompiledLossAndGradient(potential, backend="aot_eager"))
     weights = {**WEIGHTS, "stress": 2.0}
-    loss, slopes = gradient(
-        LossAndGradient(potential, compiled=CompiledLossAndGradient(potential, backend="aot_eager")),
-        (batch, labels),
-        weights,
-    )
-    expected_loss, expected = gradient(LossAndGradient(potential), (batch, labels), weights)
-    assert loss == pytest.approx(expected_loss, rel=1e-12)
-    without, _ = gradient(LossAndGradient(potential), (batch, labels))
-    assert abs(loss - without) > 1e-3  # the stress contributes
-    for name, slope in expected.items():
-        torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
+    for sizes in ((3,), (3, 2, 4)):
+        cells = [crystal(seed, atoms=atoms) for seed, atoms in enumerate(sizes)]
+        data = labeled(Morse(), [*cells, *(molecules([4]) if len(sizes) > 1 else [])])
+        batch, labels = data.batch(range(len(data)), potential.cutoff)
+        stress = torch.full((len(data), 3, 3), torch.nan, dtype=torch.float64)
+        stress[: len(cells)] = 0.1 * torch.randn(len(cells), 3, 3, dtype=torch.float64)
+        held = torch.arange(len(data)) < max(1, len(cells) - 1)
+        microbatch = batch, Properties(**{**vars(labels), "stress": stress, "stress_mask": held})
+        loss, slopes = gradient(traced, microbatch, weights)
+        expected_loss, expected = gradient(eager, microbatch, weights)
+        assert loss == pytest.approx(expected_loss, rel=1e-12), sizes
+        without, _ = gradient(eager, microbatch)
+        assert abs(loss - without) > 1e-3  # the stress contributes
+        for name, slope in expected.items():
+            torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_batches_without_a_weighted_label_are_compiled() -> None:
