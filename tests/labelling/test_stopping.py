@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+from campaign_program import COUNT, SLOW, campaign
 
 import oracles
+from forked_processes import ForkedProcess
 from hesse.datasets import read_dataset
 from hesse.engines import make_engine
 from hesse.labelling import label, ledger_path
@@ -23,40 +23,13 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc"),
 ]
 
-SLOW = "ase:closed_form_engines:slow"
-COUNT = 40
 
-_PROGRAM = textwrap.dedent(
-    f"""
-    import sys
-    import oracles
-    from hesse.errors import HesseError
-    from hesse.labelling import label
-    structures = [oracles.molecule(3, k) for k in range({COUNT})]
-    options = {{"scheduler": sys.argv[2]}} if len(sys.argv) > 2 else {{"workers": 2}}
-    try:
-        report = label(structures, "{SLOW}", sys.argv[1], quiet=True, **options)
-    except HesseError as error:
-        print(type(error).__name__, error)
-        sys.exit(error.exit_code)
-    print(report.n_reused, len(report.dataset), len(report.failures))
-    """
-)
-
-
-def start_campaign(output: Path, *scheduler: str) -> subprocess.Popen:
+def start_campaign(output: Path, *scheduler: str) -> ForkedProcess:
     """Two processes, forty structures, some 0.1 s each."""
-    tests = str(Path(__file__).parents[1])
-    return subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(output), *scheduler],
-        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return ForkedProcess(campaign, str(output), *scheduler, folder=output.parent)
 
 
-def wait_for_answers(driver: subprocess.Popen, output: Path, count: int) -> None:
+def wait_for_answers(driver: ForkedProcess, output: Path, count: int) -> None:
     """Wait until the ledger of a running campaign has this number of results."""
 
     def enough() -> bool:

@@ -6,15 +6,14 @@ import contextlib
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import assert_same_run, config, record, run, tensors, training_data, validation_data
+from tiny_run import assert_same_run, config, record, run, run_or_exit, tensors, training_data, validation_data
 
+from forked_processes import ForkedProcess
 from hesse.errors import FileFormatError, InterruptedRunError, WriteError
 from hesse.models import read_model_header
 from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
@@ -22,13 +21,7 @@ from hesse.training import read_log, train, trainer
 from hesse.training.model_writer import ModelWriter
 from hesse.training.validation import Validator
 
-SCRIPT = Path(__file__).with_name("tiny_run.py")
 LONG = {"steps": 150, "validate_every": 10, "checkpoint_every": 4}
-
-
-def start(folder: Path, **changes: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(folder), json.dumps(changes)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def lines(folder: Path) -> int:
@@ -36,13 +29,14 @@ def lines(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def interrupt_at(folder: Path, process: subprocess.Popen[str], row: int, number: signal.Signals) -> tuple[int, str]:
+def interrupt_at(folder: Path, process: ForkedProcess, row: int, number: signal.Signals) -> tuple[int, str]:
     """Send a signal when the record has `row` lines, after a short random delay within a step."""
     while lines(folder) < row and process.poll() is None:
         time.sleep(0.002)
     time.sleep(random.Random(row).uniform(0.0, 0.02))
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
+    assert process.returncode is not None
     return process.returncode, errors
 
 
@@ -53,7 +47,8 @@ def test_a_killed_and_continued_run_is_bitwise_identical_to_an_uninterrupted_one
     run(uninterrupted, **LONG)
     reached = 0
     for number, row in [(signal.SIGKILL, 13), (signal.SIGTERM, 37), (signal.SIGKILL, 62), (signal.SIGINT, 94)]:
-        status, errors = interrupt_at(interrupted, start(interrupted, **LONG), row, number)
+        process = ForkedProcess(run_or_exit, interrupted, LONG, folder=tmp_path)
+        status, errors = interrupt_at(interrupted, process, row, number)
         steps = [row["step"] for row in record(interrupted) if row["kind"] == "train"]
         assert steps == list(range(1, len(steps) + 1))
         assert reached <= len(steps) < LONG["steps"], "the signal came too late for this test"

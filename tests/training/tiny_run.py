@@ -1,20 +1,12 @@
-"""A run that is small enough to be repeated often: ten molecules with labels of a formula, a few hundred parameters.
-
-As a script it trains in the given folder, with options given as JSON; imported, it provides the same functions.
-"""
+"""A run that is small enough to be repeated often: ten molecules with labels of a formula, a few hundred parameters."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from safetensors import safe_open
 
 from hesse.datasets import Dataset
@@ -90,9 +82,10 @@ def assert_same_run(one: Path, two: Path) -> None:
         assert all(torch.equal(a[key], b[key]) for key in a), name
 
 
-if __name__ == "__main__":
+def run_or_exit(folder: Path, changes: dict[str, Any]) -> None:
+    """The same run, whose errors end the process as those of a command."""
     try:
-        run(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+        run(folder, **changes)
     except HesseError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
