@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from tiny_run import ORACLE, assert_same_run, config, validation_data
 from torch import Tensor
 
 from hesse.datasets import Dataset, StreamingDataset, open_dataset, read_dataset, write_dataset
-from hesse.errors import FileFormatError, RequestError
+from hesse.errors import ConfigError, FileFormatError, RequestError
 from hesse.training import TrainConfig, train
-from hesse.training.loader import ShuffleBuffer, TrainingLoader, required_labels
+from hesse.training.loader import TrainingLoader
+from hesse.training.shuffle_buffer import ShuffleBuffer, required_labels
 from oracles import labeled, molecules
 
 LIMIT, CUTOFF = 0.12, 4.0
@@ -259,3 +261,36 @@ def test_only_required_labels_are_loaded() -> None:
         [(_, labels)] = feed.load([1, 0], 0)
     assert labels.hessian is None
     assert labels.hvp is not None
+
+
+def with_weights(data: Dataset, weights: list[float]) -> Dataset:
+    return replace(data, labels=data.labels.replace(weight=torch.tensor(weights, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_structures_are_drawn_by_weight(path: Path, tmp_path: Path, in_memory: bool) -> None:
+    """Each structure weight / mean weight times an epoch, rounded up or down in each epoch (memory) or buffer, right on
+    average; none of the weight zero; the weights do not act in the loss; the same epochs again."""
+    weights = [0.0 if k < 20 else 0.2 * k for k in range(90)]
+    write_dataset(tmp_path / "weighted.h5", with_weights(read_dataset(path), weights))
+    data = open_dataset(tmp_path / "weighted.h5", memory_mib=None if in_memory else LIMIT)
+    assert isinstance(data, Dataset) is in_memory
+    choices = options(batch={"structures": 4, "draw": "by-weight"})
+    expected, epochs = np.array(weights) / np.mean(weights), 60
+    with TrainingLoader(data, choices, CUTOFF) as feed:
+        batches = [feed.epoch(k) for k in range(epochs)]
+        counts = np.array([np.bincount(np.concatenate(b), minlength=90) for b in batches])
+        ((_, labels),) = feed.load(batches[-1][0], 0)
+    assert labels.weight is None
+    assert np.abs(counts - expected).max() < (1.0 if in_memory else 2.0)
+    assert (counts[:, :20] == 0).all()
+    # One offset decides each epoch (or buffer): the standard error of a mean of 60 is at most 0.5/sqrt(60) = 0.065.
+    assert np.abs(counts.mean(0) - expected).max() < 5 * 0.065
+    assert np.abs(counts.sum(1) - 90).max() <= (0 if in_memory else 10)
+    with TrainingLoader(data, choices, CUTOFF) as feed:
+        assert [b.tolist() for b in feed.epoch(3)] == [b.tolist() for b in batches[3]]
+
+
+def test_without_weights_nothing_can_be_drawn_by_them(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"batch\.draw: by-weight needs weights"):
+        trained(read_dataset(path), tmp_path, batch={"structures": 4, "draw": "by-weight"})

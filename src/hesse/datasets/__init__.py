@@ -1,6 +1,6 @@
 """Data sets: in memory and in files, with checks of geometries and labels."""
 
-from hesse.datasets.batching import pack_batches, shuffled_batches
+from hesse.datasets.batching import draw_by_weight, pack_batches, shuffled_batches
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.fixed_probes import (
     COUNTED_BY_STRUCTURE,
@@ -102,6 +102,7 @@ __all__ = [
     "count_fixed_probes",
     "dataset_summary",
     "diagnose_consistency",
+    "draw_by_weight",
     "draw_fixed_probes",
     "find_issues",
     "find_outliers",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["pack_batches", "shuffled_batches"]
+__all__ = ["draw_by_weight", "pack_batches", "shuffled_batches"]
 
 Indices = NDArray[np.int64]
 
@@ -45,7 +45,7 @@ def shuffled_batches(
     max_structures: int,
     window: int | None = None,
 ) -> list[Indices]:
-    """Distribute structures over random batches, each structure once.
+    """Distribute structures over random batches, each index once.
 
     With a `window`, the structures of a batch are of similar size: the shuffled structures are cut into windows of
     `window` batches, each window is sorted by size (equal sizes stay in random order) and cut into batches, and the
@@ -76,6 +76,27 @@ def shuffled_batches(
         for piece in np.split(in_window, [short_batch_start, short_batch_start + n_left]):
             batches += pack_batches(sizes, piece, max_atoms, max_structures)
     return [batches[k] for k in _permutation(len(batches), generator)]
+
+
+def draw_by_weight(weights: NDArray[np.float64], weight_per_draw: float, generator: torch.Generator) -> Indices:
+    """Draw structures, each as often as its weight says (systematic sampling).
+
+    Points at equal distances, with one random offset, on a line along which the weights are laid. A structure is drawn
+    `weight / weight_per_draw` times on average, and always this number rounded up or down.
+
+    Args:
+        weights: weight of each structure, 0 or more.
+        weight_per_draw: distance of the points; the mean of the weights draws as many structures as there are.
+        generator: source of the offset.
+
+    Returns:
+        Positions in `weights`, in order, some of them repeated.
+    """
+    ends = np.cumsum(weights)
+    offset = float(torch.rand((), generator=generator, dtype=torch.float64))
+    points = (np.arange(int(ends[-1] / weight_per_draw) + 1) + offset) * weight_per_draw
+    drawn: Indices = np.searchsorted(ends, points[points < ends[-1]], side="right")
+    return drawn
 
 
 def _permutation(count: int, generator: torch.Generator) -> Sequence[int] | Indices:

@@ -36,6 +36,10 @@ class BatchConfig(Settings):
     size_window: int | None = Field(
         None, ge=2, description="batches of similar sizes, sorted in windows of this number of batches; null: unsorted"
     )
+    draw: Literal["by-weight"] | None = Field(
+        None, description="by-weight: an epoch has structures as often as their weights say, which then do not act in "
+        "the loss; null: each once"
+    )  # fmt: skip
 
 
 class OptimizerConfig(Settings):

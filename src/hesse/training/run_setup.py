@@ -54,6 +54,8 @@ def check_data(
             "energies per element cannot be fitted. Add structures with these elements to the replay data"
         )
     check_weights(training, loss)
+    if config.batch.draw == "by-weight" and training.energies().weight is None:
+        raise ConfigError("batch.draw: by-weight needs weights of the structures, and the training data have none")
     if validation is not None:
         check_weights(validation)
     check_replay(training, replay, config)

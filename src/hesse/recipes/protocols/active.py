@@ -142,6 +142,8 @@ def _member_options(
     else:
         files |= {"validation_fraction": settings.validation_fraction, "by_group": settings.by_group}
     options = settings.run_options(seed * settings.members + k, data=files)
+    if labels and settings.label_weight != 1.0:
+        options = merged({"batch": {"draw": "by-weight"}}, options)
     if before:
         options = merged(options, settings.updates)
     if before and settings.begin == "previous":

@@ -49,7 +49,9 @@ class ActiveSettings(RecipeSettings):
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="the part that every member holds out for itself")
     by_group: bool = Field(True, description="keep structures of one molecule or reaction together when holding out")
     label_weight: float = Field(
-        1.0, gt=0, description="weight in the loss of a structure that the recipe has labeled; those of start have 1"
+        1.0,
+        gt=0,
+        description="how often an epoch has a structure labeled by the recipe, relative to one of start",
     )
     members: int = Field(3, ge=2, description="models of the committee")
     pretrained: tuple[Path, ...] | None = Field(

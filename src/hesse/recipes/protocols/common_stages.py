@@ -112,7 +112,7 @@ def label_stage(
         spec: what to compute.
         workers: number of processes, one thread each.
         branch: its branch, see `Stage`.
-        weight: weight of the structures in the loss of later training.
+        weight: weight of the structures in later training.
 
     Returns:
         The stage; its product is `labels.h5`.
@@ -134,7 +134,7 @@ def label_stage(
 
 
 def with_weight(dataset: Dataset, weight: float) -> Dataset:
-    """A data set whose structures have another weight in the loss.
+    """A data set whose structures have another weight.
 
     Args:
         dataset: the data set.
