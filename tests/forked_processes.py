@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,8 @@ class ForkedProcess:
 def _call(files: tuple[Path, Path], environment: dict[str, str], function: Callable[..., None], arguments: Any) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    for name, descriptor, file in zip(("stdout", "stderr"), (1, 2), files, strict=True):
-        stream = open(file, "w", encoding="utf-8", buffering=1)  # noqa: SIM115  (until the end of the process)
-        os.dup2(stream.fileno(), descriptor)
-        setattr(sys, name, stream)
+    for descriptor, file in zip((1, 2), files, strict=True):
+        opened = os.open(file, os.O_WRONLY)
+        os.dup2(opened, descriptor)
+        os.close(opened)
     function(*arguments)
