@@ -151,10 +151,11 @@ def test_minima_and_transition_states_with_a_trained_committee(tmp_path: Path) -
     from hesse.structures import from_ase
 
     water = from_ase(molecule("H2O"))
-    guesses = [replace(water, id="top", tag="ts"), replace(water, id="bottom", tag="reactant")]
+    wide = water.with_positions(1.1 * water.positions, id="bottom-1")
+    guesses = [replace(water, id="top", tag="ts"), replace(water, id="bottom-0", tag="reactant"), wide]
     pool = Dataset.from_pairs((s, Properties.single(len(s), structure_id=s.id)) for s in guesses)
     start = replace(data([3, 4] * 5, 1, "s", elements=(1, 8)), metadata={"level": "GFN2-xTB"})
-    config = options(tmp_path, start=start, pool=pool, engine="gfn2", rounds=1, per_round=2, test={}, tolerance=1e-6)
+    config = options(tmp_path, start=start, pool=pool, engine="gfn2", rounds=1, per_round=3, test={}, tolerance=1e-9)
     config |= {"validation": None, "validation_fraction": 0.3, "source": "stationary-points", "begin": "previous",
                "search": {"steps": 2}, "relaxation": {"steps": 3}}  # fmt: skip
     config["training"] = {**TRAINING, "steps": 1}
@@ -167,13 +168,14 @@ def test_minima_and_transition_states_with_a_trained_committee(tmp_path: Path) -
     second = run_recipe("active", config, quiet=True)
     labels = read_dataset(second.file("curvature/seed-0/round-0/labels", "labels.h5"))
     assert {name.rsplit("/", 1)[1]: s.tag for name, s in zip(labels.ids, labels.structures, strict=True)} == {
-        "top": "failed", "bottom": "failed",
+        "top": "failed", "bottom-0": "failed", "bottom-1": "failed",
     }  # fmt: skip
     assert labels.labels.weight is not None
-    assert labels.labels.weight.tolist() == [8.0, 8.0]
+    assert labels.labels.weight.tolist() == [8.0] * 3
     (top,) = (s for s in labels.structures if s.id.endswith("top"))
-    (bottom,) = (s for s in labels.structures if s.id.endswith("bottom"))
+    (bottom,) = (s for s in labels.structures if s.id.endswith("bottom-0"))
     assert np.abs(top.positions - bottom.positions).max() > 1e-3
+    assert second.summary.startswith("curvature/seed-0/round-0: forces at 3 ends of searches differ from those of gfn2")
     run = second.file("curvature/seed-0/round-1/member-0", "model.hesse").parent
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 3

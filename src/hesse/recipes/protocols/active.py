@@ -180,11 +180,12 @@ def active_summary(settings: ActiveSettings, records: Mapping[str, StageRecord])
         records: records of the stages that are done.
 
     Returns:
-        A table and a line for each calibration; empty without test sets.
+        A line for each round of searches; with test sets a table, and a line for each calibration.
     """
+    lines = [] if settings.source == "pool" else list(_candidate_errors(settings, records))
     if RESULTS not in records:
-        return ""
-    lines = [curve_table(records[RESULTS].results["rows"])]
+        return "\n".join(lines)
+    lines.append(curve_table(records[RESULTS].results["rows"]))
     if CALIBRATION in records:
         rows = records[CALIBRATION].results["rows"]
         last = {}  # the committee with most labels of each branch comes last
@@ -198,3 +199,17 @@ def active_summary(settings: ActiveSettings, records: Mapping[str, StageRecord])
             if row["model"] in last.values() and row["property"] in ("forces", "hvp")
         ]
     return "\n".join(lines)
+
+
+def _candidate_errors(settings: ActiveSettings, records: Mapping[str, StageRecord]) -> Iterator[str]:
+    """How wrong the forces of the committee are where its dynamics or searches lead, round by round. (At its stationary
+    points its own forces vanish, so that these errors are the forces of the engine.)"""
+    where = "samples" if settings.source == "dynamics" else "ends of searches"
+    for name, record in records.items():
+        branch, _, what = name.rpartition("/")
+        if what != CALIBRATION or not branch:
+            continue
+        for row in record.results["rows"]:
+            if row["property"] == "forces":
+                text = f"forces at {row['n']} {where} differ from those of {settings.engine} by {row['error']:.3g} eV/Å"
+                yield f"{branch}: {text}"
