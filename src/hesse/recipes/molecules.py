@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection
 
 import numpy as np
-from ase.collections import g2
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from hesse.datasets import StructuresLike, as_structures
@@ -30,6 +29,8 @@ def g2_molecules(symbols: Collection[str] = ("H", "C", "N", "O"), *, min_atoms: 
     Returns:
         The molecules, ordered by name (53 for H, C, N, O); ids and groups are the names.
     """
+    from ase.collections import g2  # takes a second, and few processes need it
+
     molecules = []
     for name in sorted(g2.names):
         atoms = g2[name]

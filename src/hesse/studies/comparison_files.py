@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from hesse.errors import WriteError
 from hesse.evaluation import property_names
 from hesse.reports.formatting import format_number, format_percent, property_title
-from hesse.reports.study_page import render_study_page
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, CurveRow, ErrorRow
 
@@ -36,6 +35,8 @@ def write_comparison(comparison: StudyComparison, folder: Path) -> tuple[Path, .
     Raises:
         WriteError: a file cannot be written.
     """
+    from hesse.reports.study_page import render_study_page  # with matplotlib, which runs do not need
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
