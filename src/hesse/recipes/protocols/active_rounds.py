@@ -86,6 +86,9 @@ def exploration_stage(settings: ActiveSettings, current: Round) -> Stage:
         else:
             structures, failed = _stationary_points(settings, starts, model, stage)
         named = [replace(s, id=f"{current.folder}/{s.id}") for s in structures]
+        if settings.include_starts:
+            labeled = _labeled_before(current)
+            named += [s for s in starts if s.id not in labeled]
         if not named:
             return {"stop": f"none of {len(starts)} starts gave a structure", "candidates": 0}
         write_dataset(stage.folder / EXPLORED, _unlabeled(named))
@@ -93,12 +96,20 @@ def exploration_stage(settings: ActiveSettings, current: Round) -> Stage:
 
     options: dict[str, Any] = {"source": settings.source, "explore": settings.explore, "seed": current.seed}
     options |= {"dynamics": settings.dynamics, "search": settings.search}
+    if settings.include_starts:
+        options["include_starts"] = True
     if settings.relaxation:
         options["relaxation"] = settings.relaxation
     return Stage(
         f"{current.folder}/explore", f"candidates from {settings.source.replace('-', ' ')} of the committee", work,
-        options, (*file_list(settings.pool), current.committee), (EXPLORED,), branch=current.branch,
+        options, (*file_list(settings.pool), current.committee, *(current.earlier if settings.include_starts else ())),
+        (EXPLORED,), branch=current.branch,
     )  # fmt: skip
+
+
+def _labeled_before(current: Round) -> set[str]:
+    """Ids of the structures that earlier rounds have labeled."""
+    return {name for request in current.earlier for name in open_data(request).ids}
 
 
 def _stationary_points(
@@ -134,7 +145,7 @@ def pick_stage(settings: ActiveSettings, current: Round, explored: Path | None) 
     """
 
     def work(stage: StageWork) -> Mapping[str, Any]:
-        known = [name for request in current.earlier for name in open_data(request).ids]
+        known = _labeled_before(current)
         if explored is not None:
             candidates: Sequence[Structure] = open_data(explored).structures
         else:

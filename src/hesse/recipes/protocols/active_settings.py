@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -76,6 +76,9 @@ class ActiveSettings(RecipeSettings):
         default_factory=dict, description="options over those of training for all rounds after the first"
     )
     explore: int = Field(20, ge=1, description="starts of dynamics or searches in a round, drawn from the pool")
+    include_starts: bool = Field(
+        False, description="starts of dynamics and searches can be picked too, each once: good guesses are good labels"
+    )
     dynamics: dict[str, Any] = Field(
         default_factory=dict, description="options of dynamics: temperatures, count, stride, equilibration, ..."
     )
@@ -97,6 +100,8 @@ class ActiveSettings(RecipeSettings):
             raise ValueError("dynamics are options of source: dynamics")
         if self.search and self.source not in ("transition-states", "stationary-points"):
             raise ValueError("search holds options of source: transition-states or stationary-points")
+        if self.include_starts and self.source == "pool":
+            raise ValueError("include_starts is for dynamics and searches: from a pool everything is picked")
         if self.relaxation and self.source != "stationary-points":
             raise ValueError("relaxation holds options of source: stationary-points")
         if self.pretrained is not None and len(self.pretrained) != self.members:
@@ -143,7 +148,7 @@ class ActiveData:
     pool: Dataset
     full: bool
 
-    def candidates(self, settings: ActiveSettings, known: Sequence[str] = ()) -> list[int]:
+    def candidates(self, settings: ActiveSettings, known: Collection[str] = ()) -> list[int]:
         """Structures of the pool that can be picked.
 
         Args:
