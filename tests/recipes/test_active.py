@@ -175,8 +175,8 @@ def test_minima_and_transition_states_with_a_trained_committee(tmp_path: Path) -
     assert not set(later.ids) & starts
     assert labels.labels.weight is not None
     assert labels.labels.weight.tolist() == [8.0] * 5
-    (top,) = (s for s in labels.structures if s.id.endswith("top"))
-    (bottom,) = (s for s in labels.structures if s.id.endswith("bottom-0"))
+    (top,) = (s for s in labels.structures if s.id.endswith("/top"))
+    (bottom,) = (s for s in labels.structures if s.id.endswith("/bottom-0"))
     assert np.abs(top.positions - bottom.positions).max() > 1e-3
     assert second.summary.startswith("curvature/seed-0/round-0: forces at 5 ends of searches differ from those of gfn2")
     run = second.file("curvature/seed-0/round-1/member-0", "model.hesse").parent
